@@ -66,7 +66,8 @@ type Binding struct {
 	ID            string            `json:"id"`
 	Target        Target            `json:"target"`
 	Proxy         string            `json:"proxy"`   // name of the proxy that serves it; "" not known yet
-	Address       string            `json:"address"` // "host:port": where clients connect
+	Pinned        bool              `json:"-"`       // Proxy was asked for by name: no other may serve it
+	Address       string            `json:"address"` // "host:port": where clients connect; the API fills it and Host in
 	Host          string            `json:"host"`
 	Port          uint16            `json:"port"`
 	State         BindingState      `json:"state"`
@@ -133,4 +134,15 @@ type Proxy struct {
 	Links     int        `json:"links"`      // open now
 	SeenAt    *time.Time `json:"seen_at"`    // the last answered handshake; nil before the first
 	LastError *Failure   `json:"last_error"` // the last handshake that was not answered
+}
+
+// Usage is what a binding's port has been used for since the router started.
+type Usage struct {
+	Sessions      int // open now
+	SessionsTotal uint64
+	BytesUp       uint64 // client → target, live
+	BytesDown     uint64
+	LastEnd       time.Time // end of the last session; zero before the first
+	LastOK        time.Time // last session set-up that succeeded; zero before the first
+	LastError     *Failure  // latest session set-up that failed
 }
