@@ -1,0 +1,141 @@
+package client
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"net/url"
+	"time"
+
+	ohrouter "github.com/ohrouter/oh-router"
+)
+
+// Bind asks for a binding of the spec's target. It returns when the router
+// has checked the target; created is false when the binding existed already.
+func (c *Client) Bind(ctx context.Context, spec ohrouter.BindingSpec) (b ohrouter.Binding, created bool, err error) {
+	status, err := c.do(ctx, http.MethodPost, "/v1/bindings", spec, &b, maxAnswer)
+	if err != nil {
+		return ohrouter.Binding{}, false, err
+	}
+	return b, status == http.StatusCreated, c.complete(b)
+}
+
+// Binding returns one binding, or an error with code [ohrouter.NotFound].
+func (c *Client) Binding(ctx context.Context, id string) (b ohrouter.Binding, err error) {
+	path, err := pathOf("bindings", id)
+	if err != nil {
+		return b, err
+	}
+	if _, err := c.do(ctx, http.MethodGet, path, nil, &b, maxAnswer); err != nil {
+		return ohrouter.Binding{}, err
+	}
+	return b, c.complete(b)
+}
+
+// Filter chooses bindings. The zero value chooses all.
+type Filter struct {
+	Target ohrouter.Target // zero: any
+	Label  string          // "KEY=VALUE"; "": any
+}
+
+// Bindings returns the bindings that the filter chooses, oldest first,
+// draining ones included.
+func (c *Client) Bindings(ctx context.Context, f Filter) ([]ohrouter.Binding, error) {
+	query := url.Values{}
+	if f.Target != (ohrouter.Target{}) {
+		query.Set("target", f.Target.String())
+	}
+	if f.Label != "" {
+		query.Set("label", f.Label)
+	}
+	return list[ohrouter.Binding](ctx, c, "bindings", query)
+}
+
+// Patch changes a binding and returns it as it is then.
+func (c *Client) Patch(ctx context.Context, id string, p ohrouter.BindingPatch) (b ohrouter.Binding, err error) {
+	path, err := pathOf("bindings", id)
+	if err != nil {
+		return b, err
+	}
+	if _, err := c.do(ctx, http.MethodPatch, path, p, &b, maxAnswer); err != nil {
+		return ohrouter.Binding{}, err
+	}
+	return b, c.complete(b)
+}
+
+// Unbind releases a binding. Its sessions may go on for the time of drain,
+// with 0 they are cut. Unbind does not wait for them.
+func (c *Client) Unbind(ctx context.Context, id string, drain time.Duration) error {
+	path, err := pathOf("bindings", id)
+	if err != nil {
+		return err
+	}
+	if drain != 0 {
+		path += "?" + url.Values{"drain": {drain.String()}}.Encode()
+	}
+	_, err = c.do(ctx, http.MethodDelete, path, nil, nil, 0)
+	return err
+}
+
+// Sessions returns the open sessions of a binding, of all with "", oldest
+// first.
+func (c *Client) Sessions(ctx context.Context, bindingID string) ([]ohrouter.Session, error) {
+	query := url.Values{}
+	if bindingID != "" {
+		query.Set("binding", bindingID)
+	}
+	return list[ohrouter.Session](ctx, c, "sessions", query)
+}
+
+// Kill cuts one session: both of its ends are reset.
+func (c *Client) Kill(ctx context.Context, sessionID string) error {
+	path, err := pathOf("sessions", sessionID)
+	if err != nil {
+		return err
+	}
+	_, err = c.do(ctx, http.MethodDelete, path, nil, nil, 0)
+	return err
+}
+
+// Proxies returns the proxies that the router knows.
+func (c *Client) Proxies(ctx context.Context) ([]ohrouter.Proxy, error) {
+	return list[ohrouter.Proxy](ctx, c, "proxies", nil)
+}
+
+// list gets all of a kind. The answer is never nil without an error.
+func list[T any](ctx context.Context, c *Client, kind string, query url.Values) ([]T, error) {
+	path := "/v1/" + kind
+	if len(query) > 0 {
+		path += "?" + query.Encode()
+	}
+	var answer map[string]json.RawMessage
+	if _, err := c.do(ctx, http.MethodGet, path, nil, &answer, maxList); err != nil {
+		return nil, err
+	}
+	items := []T{}
+	raw, ok := answer[kind]
+	if !ok {
+		return nil, c.notAPI("the answer has no " + kind)
+	}
+	if err := json.Unmarshal(raw, &items); err != nil {
+		return nil, c.notAPI("the " + kind + " in the answer are malformed: " + err.Error())
+	}
+	return items, nil
+}
+
+// pathOf returns the path of one object.
+func pathOf(kind, id string) (string, error) {
+	// Servers clean these away and would answer for another path.
+	if id == "" || id == "." || id == ".." {
+		return "", ohrouter.Errorf(ohrouter.NotFound, "%q is not an id", id)
+	}
+	return "/v1/" + kind + "/" + url.PathEscape(id), nil
+}
+
+// complete tells whether an answer is a binding, and not some other JSON.
+func (c *Client) complete(b ohrouter.Binding) error {
+	if b.ID == "" || b.Address == "" {
+		return c.notAPI("the answer is not a binding")
+	}
+	return nil
+}

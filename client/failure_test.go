@@ -1,0 +1,229 @@
+package client_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	ohrouter "github.com/ohrouter/oh-router"
+	"github.com/ohrouter/oh-router/client"
+)
+
+func TestProblems(t *testing.T) {
+	tests := []struct {
+		name, body string
+		code       ohrouter.Code
+		say        string
+	}{
+		{"detail", `{"title":"Bad Gateway","status":502,"code":"target_refused","detail":"db:1 refuses the connection"}`,
+			ohrouter.TargetRefused, "db:1 refuses the connection"},
+		{"title alone", `{"title":"Not Found","code":"not_found"}`, ohrouter.NotFound, "Not Found"},
+		{"fields", `{"detail":"validation failed","code":"invalid_request","errors":[{"location":"body.port","message":"too big"},{"message":"odd"}]}`,
+			ohrouter.InvalidRequest, "validation failed: body.port: too big; odd"},
+		{"field told already", `{"detail":"port: too big","code":"invalid_request","errors":[{"location":"body.port","message":"too big"}]}`,
+			ohrouter.InvalidRequest, "port: too big"},
+		{"code of a newer router", `{"detail":"no","code":"novel"}`, "novel", "no"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			c, _ := serve(t, answer(http.StatusBadGateway, "application/problem+json", tt.body))
+			if e := failing(t, c, t.Context()); e.Code != tt.code || e.Message != tt.say {
+				t.Errorf("Bind = %s %q, want %s %q", e.Code, e.Message, tt.code, tt.say)
+			}
+		})
+	}
+}
+
+func TestNotAnAPI(t *testing.T) {
+	tests := []struct {
+		name   string
+		answer http.HandlerFunc
+		say    string
+	}{
+		{"page", answer(200, "text/html; charset=utf-8", "<h1>It works!</h1>"), "200 OK and text/html"},
+		{"error page", answer(502, "text/html", "<h1>Bad Gateway</h1>"), "502 Bad Gateway and text/html"},
+		{"other JSON", answer(200, "application/json", `{"hello":"world"}`), "not a binding"},
+		{"JSON of another type", answer(200, "application/json", `[1]`), "POST /v1/bindings"},
+		{"cut JSON", answer(200, "application/json", `{"id":`), "POST /v1/bindings"},
+		{"problem without code", answer(404, "application/problem+json", `{"detail":"x"}`), "404 Not Found without a code"},
+		{"redirect", func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, "https://elsewhere.example/v1/bindings", http.StatusMovedPermanently)
+		}, "it redirects to https://elsewhere.example/v1/bindings"},
+		{"endless", func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "application/json")
+			for range 33 {
+				if _, err := w.Write(make([]byte, 32<<10)); err != nil {
+					return
+				}
+			}
+		}, "more than 1 MiB"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			c, calls := serve(t, tt.answer)
+			e := failing(t, c, t.Context())
+			if !errors.Is(e, client.ErrNotAPI) || !strings.Contains(e.Message, "does not look like an oh-router API") || !strings.Contains(e.Message, tt.say) {
+				t.Errorf("Bind = %q, want ErrNotAPI with %q", e.Message, tt.say)
+			}
+			if len(*calls) != 1 {
+				t.Errorf("made %d calls, want 1", len(*calls))
+			}
+		})
+	}
+}
+
+func TestListsOfOthers(t *testing.T) {
+	for _, body := range []string{`{}`, `{"bindings":{}}`, `{"bindings":[{"target":"nonsense"}]}`} {
+		c, _ := serve(t, answer(200, "application/json", body))
+		if got, err := c.Bindings(t.Context(), client.Filter{}); !errors.Is(err, client.ErrNotAPI) {
+			t.Errorf("Bindings with answer %s = %v, %v, want ErrNotAPI", body, got, err)
+		}
+	}
+}
+
+func TestDeleteTakesNoPage(t *testing.T) {
+	c, _ := serve(t, answer(200, "text/html", "<h1>It works!</h1>"))
+	if err := c.Unbind(t.Context(), "b1", 0); !errors.Is(err, client.ErrNotAPI) {
+		t.Errorf("Unbind with a page as answer = %v, want ErrNotAPI", err)
+	}
+}
+
+func TestNoRouter(t *testing.T) {
+	tlsServer := httptest.NewTLSServer(answer(200, "application/json", "{}"))
+	defer tlsServer.Close()
+	plain := httptest.NewServer(answer(200, "application/json", "{}"))
+	defer plain.Close()
+	tests := []struct{ name, server, say string }{
+		{"refused", "http://" + closedPort(t), "no router answers at http://127.0.0.1:"},
+		{"refused, what to do", "http://" + closedPort(t), "(connection refused): is it running? Start one with 'oh-router up', or name another with --server"},
+		{"certificate", tlsServer.URL, "is not trusted"},
+		{"plain", strings.Replace(plain.URL, "http://", "https://", 1), "speaks plain HTTP"},
+		{"hangs up", "http://" + hangsUp(t), "no router answers at"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			e := failing(t, dial(t, client.Config{Server: tt.server}), t.Context())
+			if !errors.Is(e, client.ErrNoRouter) || e.Code != ohrouter.Internal || !strings.Contains(e.Message, tt.say) {
+				t.Errorf("Bind = %s %q, want ErrNoRouter with %q", e.Code, e.Message, tt.say)
+			}
+		})
+	}
+}
+
+func TestUnknownName(t *testing.T) {
+	hc := &http.Client{Transport: &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) {
+		return nil, &net.OpError{Op: "dial", Err: &net.DNSError{Err: "no such host", Name: "router.example", IsNotFound: true}}
+	}}}
+	e := failing(t, dial(t, client.Config{Server: "http://router.example:8080", HTTP: hc}), t.Context())
+	if want := `the name "router.example" in http://router.example:8080 cannot be resolved`; !strings.Contains(e.Message, want) {
+		t.Errorf("Bind = %q, want %q", e.Message, want)
+	}
+}
+
+// hangsUp returns the address of a server that closes every connection.
+func hangsUp(t testing.TB) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			conn.Close()
+		}
+	}()
+	t.Cleanup(func() { l.Close(); <-done })
+	return l.Addr().String()
+}
+
+// silent returns a client of a server that never answers; called is closed at
+// the first call.
+func silent(t testing.TB) (c *client.Client, called chan struct{}) {
+	called = make(chan struct{})
+	c, _ = serve(t, func(_ http.ResponseWriter, r *http.Request) {
+		close(called)
+		<-r.Context().Done()
+	})
+	return c, called
+}
+
+func TestTimeout(t *testing.T) {
+	c, called := silent(t)
+	ctx, cancel := context.WithCancelCause(t.Context())
+	defer cancel(nil)
+	ctx = deadlined{ctx}
+	go func() { <-called; cancel(context.DeadlineExceeded) }()
+	e := failing(t, c, ctx)
+	if !errors.Is(e, client.ErrNoRouter) || !strings.Contains(e.Message, "does not answer in time") {
+		t.Errorf("Bind after the deadline = %q, want ErrNoRouter", e.Message)
+	}
+}
+
+// deadlined is a context whose deadline passes when its parent is cancelled:
+// it makes the moment exact.
+type deadlined struct{ context.Context }
+
+func (d deadlined) Err() error {
+	if d.Context.Err() == nil {
+		return nil
+	}
+	return context.DeadlineExceeded
+}
+
+func TestCancelled(t *testing.T) {
+	c, called := silent(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() { <-called; cancel() }()
+	_, err := c.Proxies(ctx)
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("Proxies after cancel = %v, want context.Canceled", err)
+	}
+}
+
+// TestCutAnswer has a router that dies in the middle of its answer.
+func TestCutAnswer(t *testing.T) {
+	c, _ := serve(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		w.Header().Set("Content-Length", "1000")
+		io.WriteString(w, `{"id":"b1"`)
+	})
+	if e := failing(t, c, t.Context()); !errors.Is(e, client.ErrNoRouter) {
+		t.Errorf("Bind = %v, want ErrNoRouter", e)
+	}
+}
+
+func Example() {
+	srv := httptest.NewServer(answer(http.StatusCreated, "application/json",
+		`{"id":"b1","target":"db.internal:3306","address":"127.0.0.1:20000"}`))
+	defer srv.Close()
+
+	c, err := client.New(client.Config{Server: srv.URL, HTTP: srv.Client()})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	b, _, err := c.Bind(context.Background(), ohrouter.BindingSpec{
+		Target: ohrouter.Target{Host: "db.internal", Port: 3306},
+	})
+	switch ohrouter.CodeOf(err) {
+	case "":
+		fmt.Println("connect to", b.Address)
+	case ohrouter.TargetRefused:
+		fmt.Println("the database is down")
+	default:
+		fmt.Println(ohrouter.Message(err))
+	}
+	// Output: connect to 127.0.0.1:20000
+}
