@@ -1,0 +1,468 @@
+package relay_test
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"io"
+	"math/big"
+	mrand "math/rand/v2"
+	"net"
+	"os"
+	"runtime"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/ohrouter/oh-router/internal/relay"
+	"github.com/ohrouter/oh-router/internal/socket"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// deadline is when a test that hangs gives up; no test waits for it.
+const deadline = 30 * time.Second
+
+// kind makes a connection: near is relayed, far is the peer.
+type kind struct {
+	name   string
+	resets bool // the connection can tell a reset from an end
+	make   func(t testing.TB) (near, far net.Conn)
+}
+
+func kinds(t testing.TB) []kind {
+	cert := certificate(t)
+	return []kind{
+		{"tcp", true, tcpPair},
+		{"tls-server", true, func(t testing.TB) (net.Conn, net.Conn) { return tlsPair(t, cert, true) }},
+		{"tls-client", true, func(t testing.TB) (net.Conn, net.Conn) { return tlsPair(t, cert, false) }},
+	}
+}
+
+func tcpPair(t testing.TB) (near, far net.Conn) {
+	t.Helper()
+	ln, err := socket.Listen(t.Context(), "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	dialled := make(chan net.Conn, 1)
+	go func() {
+		c, _ := net.Dial("tcp", ln.Addr().String())
+		dialled <- c
+	}()
+	near, err = socket.Accept(ln)
+	if err != nil {
+		t.Fatal(err)
+	}
+	far = <-dialled
+	if far == nil {
+		t.Fatal("dial failed")
+	}
+	t.Cleanup(func() { near.Close(); far.Close() })
+	far.SetDeadline(time.Now().Add(deadline))
+	return near, far
+}
+
+func tlsPair(t testing.TB, cert tls.Certificate, nearServes bool) (near, far net.Conn) {
+	t.Helper()
+	n, f := tcpPair(t)
+	server := &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS13}
+	client := &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS13}
+	nc, fc := tls.Server(n, server), tls.Client(f, client)
+	if !nearServes {
+		nc, fc = tls.Client(n, client), tls.Server(f, server)
+	}
+	var wg sync.WaitGroup
+	wg.Go(func() { fc.Handshake() })
+	if err := nc.Handshake(); err != nil {
+		t.Fatal(err)
+	}
+	wg.Wait()
+	return nc, fc
+}
+
+func certificate(t testing.TB) tls.Certificate {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tmpl := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
+}
+
+// fixture is a running session: near ends relayed, far ends in the test's
+// hands. far[0] is side A's peer, unless turned.
+type fixture struct {
+	far  [2]net.Conn
+	near [2]net.Conn
+	live relay.Counters
+	end  chan relay.End
+	t    testing.TB
+	side [2]relay.Side
+}
+
+func (f *fixture) wait() relay.End {
+	f.t.Helper()
+	select {
+	case e := <-f.end:
+		return e
+	case <-time.After(deadline):
+		buf := make([]byte, 1<<20)
+		f.t.Fatalf("the session did not end:\n%s", buf[:runtime.Stack(buf, true)])
+		return relay.End{}
+	}
+}
+
+// each runs a test over every pair of connections, both ways round.
+func each(t *testing.T, test func(t *testing.T, f *fixture)) {
+	for _, x := range kinds(t) {
+		for _, y := range kinds(t) {
+			for _, turned := range []bool{false, true} {
+				name := x.name + "," + y.name
+				if turned {
+					name += ",turned"
+				}
+				t.Run(name, func(t *testing.T) {
+					t.Parallel()
+					test(t, start(t, x, y, turned))
+				})
+			}
+		}
+	}
+}
+
+func start(t testing.TB, x, y kind, turned bool) *fixture {
+	f := &fixture{end: make(chan relay.End, 1), t: t, side: [2]relay.Side{relay.A, relay.B}}
+	f.near[0], f.far[0] = x.make(t)
+	f.near[1], f.far[1] = y.make(t)
+	if turned {
+		f.far[0], f.far[1] = f.far[1], f.far[0]
+		f.side = [2]relay.Side{relay.B, relay.A}
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		f.end <- relay.Pipe(f.near[0], f.near[1], &f.live)
+	}()
+	t.Cleanup(func() {
+		socket.Abort(f.near[0])
+		socket.Abort(f.near[1])
+		<-done
+	})
+	return f
+}
+
+func closeWrite(t testing.TB, c net.Conn) {
+	t.Helper()
+	if err := c.(interface{ CloseWrite() error }).CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func randomBytes(n int, seed byte) []byte {
+	b := make([]byte, n)
+	mrand.NewChaCha8([32]byte{seed}).Read(b)
+	return b
+}
+
+func isReset(err error) bool {
+	return errors.Is(err, syscall.ECONNRESET) || errors.Is(err, io.ErrUnexpectedEOF)
+}
+
+func TestBytesArriveWholeBothWays(t *testing.T) {
+	each(t, func(t *testing.T, f *fixture) {
+		const size = 3<<20 + 12345
+		var wg sync.WaitGroup
+		for i := range f.far {
+			sent := randomBytes(size, byte(i))
+			wg.Go(func() {
+				// Pieces of every size, so that all ways of copying are taken.
+				for rest, n := sent, 1; len(rest) > 0; n = n*3%200_003 + 1 {
+					n := min(n, len(rest))
+					if _, err := f.far[i].Write(rest[:n]); err != nil {
+						t.Errorf("write: %v", err)
+						return
+					}
+					rest = rest[n:]
+				}
+				closeWrite(t, f.far[i])
+			})
+			wg.Go(func() {
+				got, err := io.ReadAll(f.far[1-i])
+				if err != nil || !bytes.Equal(got, sent) {
+					t.Errorf("received %d bytes (%v), want the %d sent", len(got), err, size)
+				}
+			})
+		}
+		wg.Wait()
+		if end := f.wait(); end.Err != nil {
+			t.Errorf("end = %+v, want an orderly one", end)
+		}
+		if up, down := f.live.AB.Load(), f.live.BA.Load(); up != size || down != size {
+			t.Errorf("counted %d and %d bytes, want %d each", up, down, size)
+		}
+	})
+}
+
+func TestHalfCloseLetsTheReplyThrough(t *testing.T) {
+	each(t, func(t *testing.T, f *fixture) {
+		request, reply := []byte("the whole request"), randomBytes(2<<20, 7)
+		if _, err := f.far[0].Write(request); err != nil {
+			t.Fatal(err)
+		}
+		closeWrite(t, f.far[0])
+		got, err := io.ReadAll(f.far[1])
+		if err != nil || !bytes.Equal(got, request) {
+			t.Fatalf("target received %q, %v", got, err)
+		}
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			if _, err := f.far[1].Write(reply); err != nil {
+				t.Errorf("write after the peer's FIN: %v", err)
+			}
+			closeWrite(t, f.far[1])
+		})
+		got, err = io.ReadAll(f.far[0])
+		wg.Wait()
+		if err != nil || !bytes.Equal(got, reply) {
+			t.Fatalf("received %d bytes of the reply (%v), want %d", len(got), err, len(reply))
+		}
+		if end := f.wait(); end.Side != f.side[0] || end.Err != nil {
+			t.Errorf("end = %+v, want an orderly one by side %v", end, f.side[0])
+		}
+	})
+}
+
+func TestResetCrossesAfterWhatCameBefore(t *testing.T) {
+	each(t, func(t *testing.T, f *fixture) {
+		// Enough to be under way when the reset comes, little enough for the
+		// sender's kernel to have handed it all on.
+		before := randomBytes(100_000, 3)
+		if _, err := f.far[0].Write(before); err != nil {
+			t.Fatal(err)
+		}
+		got := make([]byte, len(before))
+		if _, err := io.ReadFull(f.far[1], got[:1]); err != nil {
+			t.Fatal(err)
+		}
+		waitFor(t, func() bool { return f.live.AB.Load()+f.live.BA.Load() == uint64(len(before)) })
+		socket.Abort(f.far[0])
+		if _, err := io.ReadFull(f.far[1], got[1:]); err != nil || !bytes.Equal(got, before) {
+			t.Fatalf("bytes from before the reset: %v", err)
+		}
+		if n, err := f.far[1].Read(got); !isReset(err) {
+			t.Fatalf("after them: %d, %v; want a reset", n, err)
+		}
+		if end := f.wait(); end.Side != f.side[0] || end.Err == nil {
+			t.Errorf("end = %+v, want a reset by side %v", end, f.side[0])
+		}
+	})
+}
+
+func TestResetAfterHalfCloseCrosses(t *testing.T) {
+	each(t, func(t *testing.T, f *fixture) {
+		closeWrite(t, f.far[0])
+		if _, err := f.far[1].Read(make([]byte, 1)); err != io.EOF {
+			t.Fatalf("read = %v, want EOF", err)
+		}
+		socket.Abort(f.far[0])
+		// The peer writes into a session that is over, until it is told.
+		waitFor(t, func() bool {
+			_, err := f.far[1].Write([]byte("x"))
+			return err != nil
+		})
+		f.wait()
+	})
+}
+
+func TestCloseFromOutsideResetsBoth(t *testing.T) {
+	each(t, func(t *testing.T, f *fixture) {
+		if _, err := f.far[0].Write([]byte("x")); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadFull(f.far[1], make([]byte, 1)); err != nil {
+			t.Fatal(err)
+		}
+		socket.Abort(f.near[0])
+		socket.Abort(f.near[1])
+		for i := range f.far {
+			if _, err := f.far[i].Read(make([]byte, 1)); !isReset(err) {
+				t.Errorf("peer %d read %v, want a reset", i, err)
+			}
+		}
+		f.wait()
+	})
+}
+
+func TestPeerThatTakesNothingDoesNotHoldAReset(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes 10 s")
+	}
+	t.Parallel()
+	tcp := kinds(t)[0]
+	f := start(t, tcp, tcp, false)
+	// Until the whole path is full.
+	f.far[0].SetWriteDeadline(time.Now().Add(time.Second))
+	for {
+		if _, err := f.far[0].Write(make([]byte, 1<<20)); err != nil {
+			break
+		}
+	}
+	begin := time.Now()
+	socket.Abort(f.far[0])
+	end := f.wait()
+	if end.Side != relay.A || end.Err == nil {
+		t.Errorf("end = %+v, want a reset by side A", end)
+	}
+	if took := time.Since(begin); took < 9*time.Second || took > 20*time.Second {
+		t.Errorf("it took %v, want about 10 s", took)
+	}
+	if _, err := io.Copy(io.Discard, f.far[1]); !isReset(err) {
+		t.Errorf("the peer read %v, want a reset", err)
+	}
+}
+
+func TestSlowReaderGetsEverythingBeforeTheReset(t *testing.T) {
+	t.Parallel()
+	tcp := kinds(t)[0]
+	f := start(t, tcp, tcp, false)
+	const size = 8 << 20
+	sent := randomBytes(size, 9)
+	sum := sha256.New()
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if _, err := f.far[0].Write(sent); err != nil {
+			t.Errorf("write: %v", err)
+		}
+		// A reset loses what the sender's own kernel still holds.
+		waitFor(t, func() bool {
+			info, _ := socket.Stat(f.far[0].(*net.TCPConn))
+			return info.Unsent == 0
+		})
+		socket.Abort(f.far[0])
+	})
+	n, err := io.CopyBuffer(sum, struct{ io.Reader }{f.far[1]}, make([]byte, 4<<10))
+	wg.Wait()
+	if n != size || !isReset(err) {
+		t.Fatalf("received %d bytes, then %v; want %d, then a reset", n, err, size)
+	}
+	if want := sha256.Sum256(sent); !bytes.Equal(sum.Sum(nil), want[:]) {
+		t.Error("the bytes differ")
+	}
+	f.wait()
+}
+
+func TestIdleSessionHoldsNoDescriptor(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("reads /proc")
+	}
+	tcp := kinds(t)[0]
+	var sessions []*fixture
+	for range 20 {
+		sessions = append(sessions, start(t, tcp, tcp, false))
+	}
+	idle := descriptors(t)
+	bulk := randomBytes(4<<20, 1)
+	for _, f := range sessions {
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			if _, err := f.far[0].Write(bulk); err != nil {
+				t.Error(err)
+			}
+		})
+		if _, err := io.ReadFull(f.far[1], make([]byte, len(bulk))); err != nil {
+			t.Fatal(err)
+		}
+		wg.Wait()
+	}
+	waitFor(t, func() bool { return descriptors(t) <= idle+2*2 })
+}
+
+func descriptors(t testing.TB) int {
+	t.Helper()
+	d, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(d)
+}
+
+// waitFor polls until cond holds.
+func waitFor(t testing.TB, cond func() bool) {
+	t.Helper()
+	for end := time.Now().Add(deadline); !cond(); {
+		if time.Now().After(end) {
+			t.Fatal("it never came true")
+		}
+		runtime.Gosched()
+	}
+}
+
+func TestPipeOverMemory(t *testing.T) {
+	a, farA := net.Pipe()
+	b, farB := net.Pipe()
+	end := make(chan relay.End)
+	var live relay.Counters
+	go func() { end <- relay.Pipe(a, b, &live) }()
+	go farA.Write([]byte("hello"))
+	got := make([]byte, 5)
+	if _, err := io.ReadFull(farB, got); err != nil || string(got) != "hello" {
+		t.Fatalf("received %q, %v", got, err)
+	}
+	farB.Close()
+	if e := <-end; e.Side != relay.B || e.Err != nil {
+		t.Errorf("end = %+v, want an orderly one by B", e)
+	}
+	farA.Close()
+}
+
+func BenchmarkStream(b *testing.B) {
+	tcp := kinds(b)[0]
+	f := start(b, tcp, tcp, false)
+	f.far[0].SetDeadline(time.Time{})
+	f.far[1].SetDeadline(time.Time{})
+	chunk := make([]byte, 256<<10)
+	b.SetBytes(int64(len(chunk)))
+	var wg sync.WaitGroup
+	wg.Go(func() { io.Copy(io.Discard, struct{ io.Reader }{f.far[1]}) })
+	for b.Loop() {
+		if _, err := f.far[0].Write(chunk); err != nil {
+			b.Fatal(err)
+		}
+	}
+	closeWrite(b, f.far[0])
+	wg.Wait()
+}
+
+func BenchmarkRequestResponse(b *testing.B) {
+	tcp := kinds(b)[0]
+	f := start(b, tcp, tcp, false)
+	var wg sync.WaitGroup
+	wg.Go(func() { io.CopyBuffer(struct{ io.Writer }{f.far[1]}, struct{ io.Reader }{f.far[1]}, make([]byte, 64)) })
+	msg := make([]byte, 64)
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := f.far[0].Write(msg); err != nil {
+			b.Fatal(err)
+		}
+		if _, err := io.ReadFull(f.far[0], msg); err != nil {
+			b.Fatal(err)
+		}
+	}
+	closeWrite(b, f.far[0])
+	wg.Wait()
+}

@@ -1,0 +1,108 @@
+package socket
+
+import (
+	"errors"
+	"net"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// inherits tells that accepted connections have the options of their listener,
+// and that options may be set before connecting: one place, no system calls
+// per accepted connection.
+const inherits = true
+
+func control(_, _ string, c syscall.RawConn) error {
+	var err error
+	cerr := c.Control(func(fd uintptr) { err = prepare(int(fd)) })
+	return errors.Join(cerr, err)
+}
+
+// prepare makes fd a socket of the data path.
+func prepare(fd int) error {
+	return errors.Join(
+		unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1, Linger: 0}),
+		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1),
+		unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, int(probeIdle.Seconds())),
+		unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, int(probeGap.Seconds())),
+		unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_KEEPCNT, probes),
+		unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(DeadAfter.Milliseconds())),
+	)
+}
+
+// States of tcpi_state (linux/tcp_states.h).
+const (
+	stateEstablished = 1
+	stateClose       = 7
+)
+
+// Info is what the kernel knows of a connection.
+type Info struct {
+	Established bool // neither side has closed or reset
+	Closed      bool // over: reset, timed out, or closed by both sides
+	Unsent      int  // bytes that the peer's kernel has not acknowledged
+}
+
+// Stat returns what the kernel knows of c; ok is false when it does not tell.
+func Stat(c *net.TCPConn) (info Info, ok bool) {
+	rc, err := c.SyscallConn()
+	if err != nil {
+		return Info{}, false
+	}
+	err = rc.Control(func(fd uintptr) {
+		ti, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
+		if err != nil {
+			return
+		}
+		info = Info{Established: ti.State == stateEstablished, Closed: ti.State == stateClose}
+		if !info.Closed {
+			info.Unsent, err = unix.IoctlGetInt(int(fd), unix.SIOCOUTQ)
+		}
+		ok = err == nil
+	})
+	return info, ok && err == nil
+}
+
+// TakeError returns and clears the error that is pending on c, if any
+// (SO_ERROR).
+func TakeError(c *net.TCPConn) error {
+	rc, err := c.SyscallConn()
+	if err != nil {
+		return nil
+	}
+	var pending error
+	_ = rc.Control(func(fd uintptr) { // fails only on a closed connection
+		if n, err := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_ERROR); err == nil && n != 0 {
+			pending = syscall.Errno(n)
+		}
+	})
+	return pending
+}
+
+// WaitUntil blocks until done returns true, asking it again each time that
+// something happens to c on its receiving side: data, a FIN, a reset. It
+// returns early, with an error, at c's read deadline and when c is closed.
+func WaitUntil(c *net.TCPConn, done func() bool) error {
+	rc, err := c.SyscallConn()
+	if err != nil {
+		return err
+	}
+	return rc.Read(func(uintptr) bool { return done() })
+}
+
+// Pending tells whether c has something to read: data, an end or an error.
+// It does not block.
+func Pending(c *net.TCPConn) bool {
+	rc, err := c.SyscallConn()
+	if err != nil {
+		return true
+	}
+	pending := true
+	_ = rc.Control(func(fd uintptr) { // fails only on a closed connection: pending
+		var b [1]byte
+		_, _, err := unix.Recvfrom(int(fd), b[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
+		pending = !errors.Is(err, unix.EAGAIN)
+	})
+	return pending
+}

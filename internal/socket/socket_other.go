@@ -1,0 +1,32 @@
+//go:build !linux
+
+package socket
+
+import (
+	"errors"
+	"net"
+	"syscall"
+)
+
+const inherits = false
+
+func control(_, _ string, _ syscall.RawConn) error { return nil }
+
+// Info is what the kernel knows of a connection.
+type Info struct {
+	Established bool // neither side has closed or reset
+	Closed      bool // over: reset, timed out, or closed by both sides
+	Unsent      int  // bytes that the peer's kernel has not acknowledged
+}
+
+// Stat returns what the kernel knows of c; ok is false when it does not tell.
+func Stat(*net.TCPConn) (info Info, ok bool) { return Info{}, false }
+
+// TakeError returns and clears the error that is pending on c, if any.
+func TakeError(*net.TCPConn) error { return nil }
+
+// WaitUntil is not possible on this system and returns an error at once.
+func WaitUntil(*net.TCPConn, func() bool) error { return errors.ErrUnsupported }
+
+// Pending cannot tell on this system and returns false.
+func Pending(*net.TCPConn) bool { return false }
