@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"golang.org/x/net/idna"
 )
@@ -31,7 +32,7 @@ func ParseTarget(s string) (Target, error) {
 		return Target{}, Errorf(InvalidRequest, "target is %d bytes long: a host name has at most %d", len(s), maxHost)
 	}
 	host, port, err := net.SplitHostPort(s)
-	if err != nil {
+	if err != nil || (s[0] == '[' && !strings.Contains(host, ":")) {
 		return Target{}, Errorf(InvalidRequest, "target %q is not HOST:PORT (an IPv6 address goes in brackets, as in [2001:db8::1]:5432)", s)
 	}
 	return NewTarget(host, port)
@@ -77,8 +78,9 @@ func (t *Target) UnmarshalText(b []byte) (err error) {
 
 // hostProfile maps names the way browsers do before a look-up (UTS 46), but
 // leaves the choice of ASCII characters to us: names with underscores are
-// common behind a proxy.
-var hostProfile = idna.New(idna.MapForLookup(), idna.Transitional(false), idna.BidiRule(), idna.StrictDomainName(false))
+// common behind a proxy, and so are hyphens in any place of the big sites.
+var hostProfile = idna.New(idna.MapForLookup(), idna.Transitional(false), idna.BidiRule(),
+	idna.StrictDomainName(false), idna.CheckHyphens(false))
 
 // canonicalHost returns the one spelling of a host.
 func canonicalHost(host string) (string, error) {
@@ -96,6 +98,8 @@ func canonicalHost(host string) (string, error) {
 		return "", Errorf(InvalidRequest, "the host is empty")
 	case len(host) > 2*maxHost:
 		return "", Errorf(InvalidRequest, "the host is %d bytes long: a name has at most %d", len(host), maxHost)
+	case !utf8.ValidString(host):
+		return bad("is not UTF-8")
 	case strings.Contains(host, "%"):
 		return bad("has a zone: addresses with zones only mean something on one machine")
 	case strings.Contains(host, ":"):
