@@ -3,6 +3,7 @@ package ohrouter
 import (
 	"errors"
 	"fmt"
+	"slices"
 )
 
 // Code names why something failed. The list is closed: the same codes stand
@@ -39,6 +40,9 @@ func Codes() []Code {
 	}
 }
 
+// Known tells whether c is in the list.
+func (c Code) Known() bool { return slices.Contains(Codes(), c) }
+
 // Error is a failure with a code. Message is a sentence for a person: what was
 // being done, to what, and where it helps what to try next; it holds nothing
 // that the caller may not see. Err is the cause, for logs.
@@ -70,7 +74,7 @@ func CodeOf(err error) Code {
 	if err == nil {
 		return ""
 	}
-	if e, ok := errors.AsType[*Error](err); ok {
+	if e, ok := errors.AsType[*Error](err); ok && e.Code != "" {
 		return e.Code
 	}
 	return Internal
