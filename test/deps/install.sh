@@ -30,6 +30,7 @@ toolchain=(
     gcc:gcc
     /usr/include/stdlib.h:libc6-dev
     git:git
+    /etc/ssl/certs/ca-certificates.crt:ca-certificates
 )
 
 # have tells whether a program, by name or glob, is there.
@@ -79,6 +80,10 @@ if ! command -v apt-get >/dev/null; then
     exit 1
 fi
 if [ "$(id -u)" -ne 0 ]; then
+    if ! command -v sudo >/dev/null; then
+        echo "test/deps: run this as root, it installs ${packages[*]}" >&2
+        exit 1
+    fi
     exec sudo -- bash "$0" "$@"
 fi
 
