@@ -1,0 +1,150 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	ohrouter "github.com/ohrouter/oh-router"
+	"github.com/ohrouter/oh-router/client"
+)
+
+// bindFlags are the flags of "oh-router bind" as they are written.
+type bindFlags struct {
+	proxy       string
+	port        uint16
+	idleTimeout time.Duration
+	ttl         time.Duration
+	allow       []string
+	maxSessions int
+	labels      []string
+	noCheck     bool
+}
+
+// newBindCommand returns "oh-router bind".
+func newBindCommand(environ []string) *cobra.Command {
+	var flags bindFlags
+	output := newFormat(asAddress, asAddress, asTable, asWide, asJSON, asName)
+	cmd := &cobra.Command{
+		Use:   "bind HOST:PORT",
+		Short: "Map a target to a port; prints the mapped address",
+		Long: `Map the target HOST:PORT to a port of the router and print the mapped
+host:port, alone, on stdout. The router connects to the target first: what
+cannot be reached gets the reason, and no port. A target that is mapped
+already keeps its port.`,
+		Example: `  oh-router bind db.internal:3306
+  psql "host=127.0.0.1 port=$(oh-router bind db.internal:5432 | cut -d: -f2)"
+  oh-router bind db.internal:3306 --ttl 8h --allow 10.0.0.0/8 --label team=shop
+  oh-router bind db.internal:3306 -o json | jq -r .id`,
+		Args: takes("HOST:PORT"),
+	}
+	flags.add(cmd)
+	access := newAccess(cmd, environ)
+	output.flag(cmd)
+	cmd.ValidArgsFunction = cobra.NoFileCompletions
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		spec, err := flags.spec(cmd, args[0])
+		if err != nil {
+			return err
+		}
+		var b ohrouter.Binding
+		err = access.call(cmd, func(ctx context.Context, c *client.Client) (err error) {
+			b, _, err = c.Bind(ctx, spec)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		return printBinding(cmd, output, b)
+	}
+	return cmd
+}
+
+// add gives cmd the flags.
+func (f *bindFlags) add(cmd *cobra.Command) {
+	flags := cmd.Flags()
+	flags.StringVar(&f.proxy, "proxy", "", "`NAME` of the proxy to use (default any that serves the target)")
+	flags.Uint16Var(&f.port, "port", 0, "mapped `PORT` to have (default any of the router's range)")
+	flags.DurationVar(&f.idleTimeout, "idle-timeout", 0, "recycle the binding this long after its last use; 0 never (default the router's)")
+	flags.DurationVar(&f.ttl, "ttl", 0, "end the binding, and its sessions, after this time (default never)")
+	flags.StringSliceVar(&f.allow, "allow", nil, "`CIDR` or address that may connect, repeatable (default anybody)")
+	flags.IntVar(&f.maxSessions, "max-sessions", 0, "`NUMBER` of sessions that may be open at once (default no limit)")
+	flags.StringArrayVar(&f.labels, "label", nil, "`KEY=VALUE` to remember with the binding, repeatable")
+	flags.BoolVar(&f.noCheck, "no-check", false, "answer without connecting to the target first")
+}
+
+// spec returns what the flags and the argument ask for.
+func (f *bindFlags) spec(cmd *cobra.Command, target string) (ohrouter.BindingSpec, error) {
+	var spec ohrouter.BindingSpec
+	t, err := parseTarget(target)
+	if err != nil {
+		return spec, err
+	}
+	spec = ohrouter.BindingSpec{Target: t, Proxy: f.proxy, Port: f.port, TTL: ohrouter.Duration(f.ttl), MaxSessions: f.maxSessions}
+	for name, value := range map[string]int64{"idle-timeout": int64(f.idleTimeout), "ttl": int64(f.ttl), "max-sessions": int64(f.maxSessions)} {
+		if value < 0 {
+			return spec, usageErrorf("--%s must not be negative", name)
+		}
+	}
+	if cmd.Flags().Changed("idle-timeout") {
+		spec.IdleTimeout = new(ohrouter.Duration(f.idleTimeout))
+	}
+	for _, s := range f.allow {
+		p, err := parsePrefix(s)
+		if err != nil {
+			return spec, err
+		}
+		spec.Allow = append(spec.Allow, p)
+	}
+	for _, s := range f.labels {
+		key, value, ok := strings.Cut(s, "=")
+		if !ok || key == "" {
+			return spec, usageErrorf("--label %q is not KEY=VALUE", s)
+		}
+		if spec.Labels == nil {
+			spec.Labels = map[string]string{}
+		}
+		spec.Labels[key] = value
+	}
+	if f.noCheck {
+		spec.Check = new(false)
+	}
+	return spec, nil
+}
+
+// parseTarget reads an argument HOST:PORT.
+func parseTarget(s string) (ohrouter.Target, error) {
+	t, err := ohrouter.ParseTarget(s)
+	if err != nil {
+		return t, usageErrorf("%s", ohrouter.Message(err))
+	}
+	return t, nil
+}
+
+// parsePrefix reads a CIDR, or an address as the CIDR that holds it alone.
+func parsePrefix(s string) (netip.Prefix, error) {
+	if addr, err := netip.ParseAddr(s); err == nil && addr.Zone() == "" {
+		return netip.PrefixFrom(addr, addr.BitLen()), nil
+	}
+	p, err := netip.ParsePrefix(s)
+	if err != nil {
+		return p, usageErrorf("--allow %q is not a CIDR such as 10.0.0.0/8, and not an address", s)
+	}
+	return p.Masked(), nil
+}
+
+// printBinding writes one binding to cmd's output.
+func printBinding(cmd *cobra.Command, f *format, b ohrouter.Binding) error {
+	switch out := cmd.OutOrStdout(); {
+	case f.is(asJSON):
+		return printJSON(out, b)
+	case f.is(asAddress):
+		_, err := fmt.Fprintln(out, printable(b.Address))
+		return err
+	}
+	return bindingListing(time.Now()).print(cmd, f, []ohrouter.Binding{b})
+}

@@ -1,0 +1,93 @@
+package main
+
+import (
+	"context"
+		"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	ohrouter "github.com/ohrouter/oh-router"
+	"github.com/ohrouter/oh-router/client"
+)
+
+// newUnbindCommand returns "oh-router unbind".
+func newUnbindCommand(environ []string) *cobra.Command {
+	var drain time.Duration
+	output := newFormat(asNothing, asNothing, asJSON, asName)
+	cmd := &cobra.Command{
+		Use:   "unbind ID|HOST:PORT",
+		Short: "Release a binding",
+		Long: `Release the binding with this id, or of the target HOST:PORT. Its port closes
+at once. Its sessions are cut, or may go on for the time that --drain says; the
+command does not wait for them.`,
+		Example: `  oh-router unbind db.internal:3306
+  oh-router unbind db.internal:3306 --drain 30s
+  oh-router bindings -o name | xargs -n 1 oh-router unbind`,
+		Args: takes("ID or HOST:PORT"),
+	}
+	cmd.Flags().DurationVar(&drain, "drain", 0, "how long open sessions may go on (default they are cut)")
+	access := newAccess(cmd, environ)
+	output.flag(cmd)
+	cmd.ValidArgsFunction = access.complete(completeBindings)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if drain < 0 {
+			return usageErrorf("--drain must not be negative")
+		}
+		var target ohrouter.Target
+		// No id has a colon, every target has one.
+		if strings.Contains(args[0], ":") {
+			var err error
+			if target, err = parseTarget(args[0]); err != nil {
+				return err
+			}
+		}
+		var released []string
+		err := access.call(cmd, func(ctx context.Context, c *client.Client) error {
+			ids, err := idsOf(ctx, c, args[0], target)
+			if err != nil {
+				return err
+			}
+			for _, id := range ids {
+				if err := c.Unbind(ctx, id, drain); err != nil {
+					return err
+				}
+				released = append(released, id)
+			}
+			return nil
+		})
+		for _, id := range released {
+			if failed := printID(cmd, output, id); err == nil {
+				err = failed
+			}
+		}
+		return err
+	}
+	return cmd
+}
+
+// idsOf returns the id itself or, with a target, the id of its active binding;
+// when there is none, the ids of those that still drain.
+func idsOf(ctx context.Context, c *client.Client, id string, target ohrouter.Target) ([]string, error) {
+	if target == (ohrouter.Target{}) {
+		return []string{id}, nil
+	}
+	bindings, err := c.Bindings(ctx, client.Filter{Target: target})
+	if err != nil {
+		return nil, err
+	}
+	var draining []string
+	for _, b := range bindings {
+		switch {
+		case b.Target != target:
+		case b.State == ohrouter.BindingActive:
+			return []string{b.ID}, nil
+		default:
+			draining = append(draining, b.ID)
+		}
+	}
+	if len(draining) == 0 {
+		return nil, ohrouter.Errorf(ohrouter.NotFound, "%s is not bound; 'oh-router bindings' lists what is", target)
+	}
+	return draining, nil
+}
