@@ -147,9 +147,6 @@ func orDash(s string) string {
 // printable escapes what could move the cursor, colour the terminal or
 // reverse the text: names and errors come from other machines.
 func printable(s string) string {
-	if !strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }) {
-		return s
-	}
 	var b strings.Builder
 	for _, r := range s {
 		if unicode.IsPrint(r) {

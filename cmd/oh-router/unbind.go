@@ -2,7 +2,7 @@ package main
 
 import (
 	"context"
-		"strings"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"

@@ -1,0 +1,68 @@
+package main
+
+import (
+	"strings"
+	"testing"
+)
+
+// TestUsageErrors has the mistakes that are found before any call.
+func TestUsageErrors(t *testing.T) {
+	tests := []struct{ line, say, see string }{
+		{"bnid db:1", `unknown command "bnid"; did you mean 'oh-router bind'?`, "oh-router"},
+		{"bnid --port 1", `did you mean 'oh-router bind'?`, "oh-router"},
+		{"frobnicate", `unknown command "frobnicate"`, "oh-router"},
+		{"help bnid", `did you mean 'oh-router bind'?`, "oh-router"},
+		{"--frob", "unknown flag: --frob", "oh-router"},
+		{"bind", "HOST:PORT is missing", "oh-router bind"},
+		{"bind db:1 db:2", `unexpected argument "db:2"`, "oh-router bind"},
+		{"bind db", `target "db" is not HOST:PORT`, "oh-router bind"},
+		{"bind db:0", `port "0" is not a number from 1 to 65535`, "oh-router bind"},
+		{"bind db:1 --port 70000", `invalid argument "70000" for "--port"`, "oh-router bind"},
+		{"bind db:1 --ttl 8", "missing unit", "oh-router bind"},
+		{"bind db:1 --ttl -8s", "--ttl must not be negative", "oh-router bind"},
+		{"bind db:1 --idle-timeout -8s", "--idle-timeout must not be negative", "oh-router bind"},
+		{"bind db:1 --max-sessions -1", "--max-sessions must not be negative", "oh-router bind"},
+		{"bind db:1 --allow ten", `--allow "ten" is not a CIDR`, "oh-router bind"},
+		{"bind db:1 --allow fe80::1%eth0", "is not a CIDR", "oh-router bind"},
+		{"bind db:1 --label x", `--label "x" is not KEY=VALUE`, "oh-router bind"},
+		{"bind db:1 --label =x", `--label "=x" is not KEY=VALUE`, "oh-router bind"},
+		{"bind db:1 -o xml", "not one of address, table, wide, json, name", "oh-router bind"},
+		{"bind db:1 --server localhost:8080", `server "localhost:8080" is not a URL such as http://127.0.0.1:8080`, "oh-router bind"},
+		{"unbind", "ID or HOST:PORT is missing", "oh-router unbind"},
+		{"unbind db:", `port "" is not a number`, "oh-router unbind"},
+		{"unbind b1 --drain -1s", "--drain must not be negative", "oh-router unbind"},
+		{"bindings extra", `unexpected argument "extra"`, "oh-router bindings"},
+		{"bindings --label x", `--label "x" is not KEY=VALUE`, "oh-router bindings"},
+		{"bindings --target x", `target "x" is not HOST:PORT`, "oh-router bindings"},
+		{"sessions --frob", "unknown flag: --frob", "oh-router sessions"},
+		{"proxies -o", "flag needs an argument", "oh-router proxies"},
+		{"kill", "SESSION is missing", "oh-router kill"},
+		{"completion tcsh", `no completion for "tcsh"`, "oh-router completion"},
+		{"version -o table", "not one of text, json", "oh-router version"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.line, func(t *testing.T) {
+			var stdout, stderr strings.Builder
+			code := run(t.Context(), strings.Fields(tt.line), &stdout, &stderr, nil)
+			if code != exitUsage || stdout.Len() > 0 {
+				t.Errorf("exits with %d and prints %q, want %d and nothing", code, &stdout, exitUsage)
+			}
+			first, second, _ := strings.Cut(stderr.String(), "\n")
+			if !strings.HasPrefix(first, "oh-router: ") || !strings.Contains(first, tt.say) {
+				t.Errorf("says %q, want %q", first, tt.say)
+			}
+			if want := "See '" + tt.see + " --help'.\n"; second != want {
+				t.Errorf("ends with %q, want %q", second, want)
+			}
+		})
+	}
+}
+
+func TestBadServerInEnvironment(t *testing.T) {
+	var stdout, stderr strings.Builder
+	environ := []string{"OH_ROUTER_SERVER=http://127.0.0.1:1", "OH_ROUTER_SERVER=nonsense"}
+	code := run(t.Context(), []string{"proxies"}, &stdout, &stderr, environ)
+	if want := `server "nonsense" is not a URL`; code != exitUsage || !strings.Contains(stderr.String(), want) {
+		t.Errorf("exits with %d and says %q, want %d and %q", code, &stderr, exitUsage, want)
+	}
+}
