@@ -1,0 +1,205 @@
+package link
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+
+	"github.com/fxamacker/cbor/v2"
+
+	ohrouter "github.com/ohrouter/oh-router"
+)
+
+// Version is the version of the protocol that PROTOCOL.md specifies. It is the
+// first byte of every frame.
+const Version = 1
+
+// MaxBody is the most bytes that follow a frame's header. A longer length is
+// refused before memory is taken for it.
+const MaxBody = 4096
+
+// Layout of a frame: version (1 byte), type (1), length of the body (2, big
+// endian), body (a CBOR map with integer keys, RFC 8949).
+const headerSize = 4
+
+type frameType byte
+
+const (
+	typeConnect  frameType = 1
+	typeResponse frameType = 2
+	typeAck      frameType = 3
+)
+
+func (t frameType) String() string {
+	switch t {
+	case typeConnect:
+		return "ConnectCommand"
+	case typeResponse:
+		return "ConnectResponse"
+	case typeAck:
+		return "AckCommand"
+	}
+	return fmt.Sprintf("frame of type %d", byte(t))
+}
+
+// connectCommand asks a proxy to connect to a target.
+type connectCommand struct {
+	Session string `cbor:"1,keyasint"`           // names the session in both logs
+	Host    string `cbor:"2,keyasint"`           // canonical, see ohrouter.Target
+	Port    uint16 `cbor:"3,keyasint"`           // of the target
+	Park    bool   `cbor:"4,keyasint,omitempty"` // the AckCommand comes later: a check
+}
+
+// connectResponse says how connecting went.
+type connectResponse struct {
+	Code     ohrouter.Code `cbor:"1,keyasint,omitempty"` // empty: connected
+	Resolved string        `cbor:"2,keyasint,omitempty"` // "ip:port" that was connected to
+	Message  string        `cbor:"3,keyasint,omitempty"` // for people; never parsed
+	Patience uint32        `cbor:"4,keyasint,omitempty"` // the longest the proxy takes to answer, in ms
+}
+
+// ackCommand makes the session stand. It has no fields yet.
+type ackCommand struct{}
+
+// Limits of the fields that only people read.
+const (
+	maxSession = 64
+	maxMessage = 512
+)
+
+// codec encodes deterministically and decodes strictly: no duplicate keys, no
+// indefinite lengths, no tags, little nesting. Unknown keys are ignored, so that
+// fields can be added.
+type codec struct {
+	enc cbor.EncMode
+	dec cbor.DecMode
+}
+
+func newCodec() codec {
+	enc, err1 := cbor.CoreDetEncOptions().EncMode()
+	dec, err2 := cbor.DecOptions{
+		DupMapKey:        cbor.DupMapKeyEnforcedAPF,
+		IndefLength:      cbor.IndefLengthForbidden,
+		TagsMd:           cbor.TagsForbidden,
+		MaxNestedLevels:  4,
+		MaxArrayElements: 16,
+		MaxMapPairs:      16,
+		UTF8:             cbor.UTF8RejectInvalid,
+	}.DecMode()
+	if err := errors.Join(err1, err2); err != nil {
+		panic(err) // the options are constants
+	}
+	return codec{enc, dec}
+}
+
+var frames = newCodec()
+
+// append appends a frame to b.
+func (c codec) append(b []byte, t frameType, message any) ([]byte, error) {
+	body, err := c.enc.Marshal(message)
+	if err != nil {
+		return nil, fmt.Errorf("encode %v: %w", t, err)
+	}
+	if len(body) > MaxBody {
+		return nil, fmt.Errorf("encode %v: %d bytes, of at most %d", t, len(body), MaxBody)
+	}
+	b = append(b, Version, byte(t))
+	b = binary.BigEndian.AppendUint16(b, uint16(len(body)))
+	return append(b, body...), nil
+}
+
+// read reads one frame of the wanted type from r, and not a byte more: what
+// follows may be payload. An error of r comes back as it is when r ended
+// before the first byte.
+func (c codec) read(r io.Reader, want frameType, message any) error {
+	var header [headerSize]byte
+	if n, err := io.ReadFull(r, header[:]); err != nil {
+		if n == 0 {
+			return err
+		}
+		return fmt.Errorf("read header of %v: %w", want, err)
+	}
+	size := int(binary.BigEndian.Uint16(header[2:]))
+	switch got := frameType(header[1]); {
+	case header[0] != Version:
+		return protocolError("version %d of the protocol, want %d%s", header[0], Version, guess(header))
+	case got != want:
+		return protocolError("%v, want %v", got, want)
+	case size > MaxBody:
+		return protocolError("%v of %d bytes, of at most %d", got, size, MaxBody)
+	}
+	body := make([]byte, size)
+	if _, err := io.ReadFull(r, body); err != nil {
+		return fmt.Errorf("read %v: %w", want, err)
+	}
+	if err := c.dec.Unmarshal(body, message); err != nil {
+		return protocolError("%v: %v", want, err)
+	}
+	return nil
+}
+
+// protocolError is a peer that does not follow the protocol.
+func protocolError(format string, args ...any) error {
+	return ohrouter.Errorf(ohrouter.InvalidRequest, "peer sent "+format, args...)
+}
+
+// guess says what the peer may be that begins with these bytes.
+func guess(header [headerSize]byte) string {
+	switch h := string(header[:]); {
+	case h == "GET " || h == "POST" || h == "HEAD" || h == "PUT " || h == "HTTP":
+		return "; it looks like HTTP"
+	case header[0] == 0x16 && header[1] == 3:
+		return "; it looks like TLS"
+	case h == "SSH-":
+		return "; it looks like SSH"
+	}
+	return ""
+}
+
+// target returns the target of a command, which the peer may have made up.
+func (m *connectCommand) target() (ohrouter.Target, error) {
+	if len(m.Session) > maxSession {
+		return ohrouter.Target{}, protocolError("a session name of %d bytes, of at most %d", len(m.Session), maxSession)
+	}
+	t, err := ohrouter.NewTarget(m.Host, fmt.Sprint(m.Port))
+	if err != nil {
+		return ohrouter.Target{}, err
+	}
+	if t.Host != m.Host {
+		return ohrouter.Target{}, protocolError("host %q, which is not canonical: want %q", m.Host, t.Host)
+	}
+	return t, nil
+}
+
+// result returns what a response means, which the peer may have made up.
+func (m *connectResponse) result() (netip.AddrPort, error) {
+	if m.Code != "" {
+		code := m.Code
+		if !code.Known() {
+			code = ohrouter.Internal
+		}
+		message := m.Message
+		if len(message) > maxMessage {
+			message = message[:maxMessage]
+		}
+		return netip.AddrPort{}, ohrouter.Errorf(code, "%s", printable(message))
+	}
+	addr, err := netip.ParseAddrPort(m.Resolved)
+	if err != nil {
+		return netip.AddrPort{}, protocolError("an address that is none: %.60q", m.Resolved)
+	}
+	return addr, nil
+}
+
+// printable replaces what could disturb a terminal or a log.
+func printable(s string) string {
+	b := []rune(s)
+	for i, r := range b {
+		if r < ' ' || r == 0x7f || (r >= 0x80 && r < 0xa0) {
+			b[i] = '?'
+		}
+	}
+	return string(b)
+}

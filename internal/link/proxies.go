@@ -1,0 +1,96 @@
+package link
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	ohrouter "github.com/ohrouter/oh-router"
+)
+
+// proxy is what the dialer knows of one proxy.
+type proxy struct {
+	Proxy
+	links atomic.Int64 // open
+
+	mu      sync.Mutex // guards what follows; never held during I/O
+	state   ohrouter.ProxyState
+	seen    time.Time
+	failure *ohrouter.Failure
+	takes   time.Duration // the longest it takes to answer, as it said
+}
+
+// firstPatience is how long a proxy may take that has not said how long it
+// takes: its default --dial-timeout.
+const firstPatience = 5 * time.Second
+
+func (p *proxy) patience() time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.takes == 0 {
+		return firstPatience
+	}
+	return p.takes
+}
+
+func (p *proxy) learn(ms uint32) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.takes = min(time.Duration(ms)*time.Millisecond, time.Minute)
+}
+
+func (p *proxy) answered(s ohrouter.ProxyState) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.state, p.seen = s, time.Now()
+}
+
+// failed makes an error of a handshake that was not completed. When that is
+// because ctx ended, it says nothing of the proxy.
+func (p *proxy) failed(ctx context.Context, err error) error {
+	e := &ohrouter.Error{Code: ohrouter.ProxyUnreachable, Err: err}
+	switch {
+	case errors.Is(ctx.Err(), context.Canceled):
+		return fmt.Errorf("link to proxy %s: %w", p.Name, ctx.Err())
+	case ohrouter.CodeOf(err) == ohrouter.InvalidRequest, errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		e.Message = fmt.Sprintf("%s answers, but not as an oh-router proxy; check the router's --proxy", p.where())
+	case isTimeout(err):
+		e.Message = fmt.Sprintf("%s does not answer in time", p.where())
+	default:
+		e.Message = fmt.Sprintf("%s cannot be reached; is it running?", p.where())
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.state = ohrouter.ProxyDown
+	p.failure = &ohrouter.Failure{Code: e.Code, Message: e.Message, At: time.Now()}
+	return e
+}
+
+func (p *proxy) where() string {
+	if p.Name == p.Address {
+		return "proxy " + p.Address
+	}
+	return fmt.Sprintf("proxy %s at %s", p.Name, p.Address)
+}
+
+func (p *proxy) snapshot() ohrouter.Proxy {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s := ohrouter.Proxy{
+		Name: p.Name, Address: p.Address, State: p.state,
+		Links: int(p.links.Load()), LastError: p.failure,
+	}
+	if seen := p.seen; !seen.IsZero() {
+		s.SeenAt = &seen
+	}
+	return s
+}
+
+func isTimeout(err error) bool {
+	var t interface{ Timeout() bool }
+	return errors.As(err, &t) && t.Timeout()
+}

@@ -1,0 +1,266 @@
+// Package proxy is the role beside the targets: it takes links from routers,
+// asks the policy, dials the target and hands both connections to the relay.
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	ohrouter "github.com/ohrouter/oh-router"
+	"github.com/ohrouter/oh-router/internal/link"
+	"github.com/ohrouter/oh-router/internal/policy"
+	"github.com/ohrouter/oh-router/internal/relay"
+	"github.com/ohrouter/oh-router/internal/socket"
+)
+
+// Config is what a proxy is made of.
+type Config struct {
+	Allow       *policy.List  // targets it may dial; nil denies all
+	DialTimeout time.Duration // for resolving and connecting together
+	Descriptors socket.Budget // a session takes two
+	States      *link.States
+	Resolve     func(ctx context.Context, host string) ([]netip.Addr, error) // nil: the system's resolver
+	Log         *slog.Logger
+	Metrics     prometheus.Registerer
+}
+
+// Proxy serves links. It is made by [New].
+type Proxy struct {
+	cfg         Config
+	acceptor    *link.Acceptor
+	allow       atomic.Pointer[policy.List]
+	dialSeconds prometheus.Histogram
+
+	taking, ctx context.Context    // the first ends with Shutdown's begin, the second with its end
+	drain, stop context.CancelFunc // of taking and ctx
+
+	wg       sync.WaitGroup // a goroutine per link
+	mu       sync.Mutex     // guards what follows; never held during I/O
+	draining bool
+	stopped  bool // nothing is started any more
+	sessions map[*session]struct{}
+	listener *net.TCPListener
+	idle     chan struct{} // closed when draining and no session is left
+}
+
+// session counts from its ConnectCommand on.
+type session struct {
+	link, target net.Conn // target is nil until it is connected
+}
+
+// New returns a proxy that serves nothing yet.
+func New(cfg Config) *Proxy {
+	p := &Proxy{
+		cfg:      cfg,
+		acceptor: &link.Acceptor{States: cfg.States, Patience: cfg.DialTimeout},
+		sessions: make(map[*session]struct{}),
+		idle:     make(chan struct{}),
+		dialSeconds: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:    "ohrouter_dial_seconds",
+			Help:    "Time to resolve and connect to a target, failures included.",
+			Buckets: prometheus.ExponentialBuckets(0.00025, 2.5, 12),
+		}),
+	}
+	p.allow.Store(cfg.Allow)
+	p.ctx, p.stop = context.WithCancel(context.Background())
+	p.taking, p.drain = context.WithCancel(p.ctx)
+	cfg.Metrics.MustRegister(p.dialSeconds)
+	return p
+}
+
+// SetAllow replaces the allow-list for the connections that are dialled from
+// now on.
+func (p *Proxy) SetAllow(allow *policy.List) { p.allow.Store(allow) }
+
+// Serve accepts links on ln until [Proxy.Shutdown] has ended. It closes ln, and
+// returns nil after a shutdown.
+func (p *Proxy) Serve(ln *net.TCPListener) error {
+	p.mu.Lock()
+	p.listener = ln
+	p.mu.Unlock()
+	backoff := socket.Backoff{Log: p.cfg.Log}
+	for {
+		conn, err := socket.Accept(ln)
+		switch {
+		case p.ctx.Err() != nil:
+			if err == nil {
+				_ = conn.Close() // nobody is left to serve it
+			}
+			return nil
+		case errors.Is(err, net.ErrClosed):
+			return fmt.Errorf("accept links on %v: %w", ln.Addr(), err)
+		case err != nil:
+			backoff.Failed(p.ctx, "links not accepted for a moment", err)
+			continue
+		}
+		backoff.Succeeded()
+		if p.cfg.Descriptors.Acquire(p.ctx, 2) != nil {
+			_ = conn.Close()
+			continue
+		}
+		p.start(conn)
+	}
+}
+
+// start serves a link in a goroutine of its own.
+func (p *Proxy) start(conn *net.TCPConn) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.stopped { // Shutdown waits for no more
+		_ = conn.Close()
+		p.cfg.Descriptors.Release(2)
+		return
+	}
+	p.wg.Go(func() {
+		defer p.cfg.Descriptors.Release(2)
+		p.serve(conn)
+	})
+}
+
+// serve carries one link to its end.
+func (p *Proxy) serve(conn *net.TCPConn) {
+	log := p.cfg.Log.With("router", conn.RemoteAddr().String())
+	req, err := p.acceptor.Accept(p.ctx, conn)
+	switch {
+	case errors.Is(err, io.EOF), p.ctx.Err() != nil && err != nil:
+		log.Debug("link closed before it began")
+		return
+	case err != nil:
+		log.Warn("link refused", "code", ohrouter.CodeOf(err), "err", err)
+		return
+	}
+	defer req.Close()
+	log = log.With("session", req.Session, "target", req.Target.String())
+	s := &session{link: conn}
+	if !p.begin(s) {
+		p.reject(log, req, ohrouter.Errorf(ohrouter.Draining, "the proxy is shutting down"))
+		return
+	}
+	defer p.ended(s)
+	target, err := p.connect(p.ctx, req.Target)
+	if err != nil {
+		p.reject(log, req, err)
+		return
+	}
+	p.carry(log, s, req, target)
+}
+
+func (p *Proxy) reject(log *slog.Logger, req *link.Request, err error) {
+	log.Info("target not connected", "code", ohrouter.CodeOf(err), "err", err)
+	if err := req.Reject(ohrouter.CodeOf(err), ohrouter.Message(err)); err != nil {
+		log.Debug("router did not wait for the answer", "err", err)
+	}
+}
+
+// carry answers that the target is connected and relays until the session
+// ends.
+func (p *Proxy) carry(log *slog.Logger, s *session, req *link.Request, target *net.TCPConn) {
+	p.mu.Lock()
+	s.target = target
+	p.mu.Unlock()
+	ctx, stopWatching := p.ctx, func() {}
+	if req.Parked {
+		ctx, stopWatching = p.taking, whenHungUp(target, req.Close)
+	}
+	conn, err := req.Accept(ctx, target.RemoteAddr().(*net.TCPAddr).AddrPort())
+	stopWatching()
+	if err != nil {
+		socket.Orderly(target) // no client came: nothing was cut
+		_ = target.Close()
+		log.Debug("link given up before it was acknowledged", "err", err)
+		return
+	}
+	start := time.Now()
+	var live relay.Counters
+	end := relay.Pipe(conn, target, &live)
+	log.Debug("session ended", "up", live.AB.Load(), "down", live.BA.Load(),
+		"duration", time.Since(start), "by_target", end.Side == relay.B, "err", end.Err)
+}
+
+// whenHungUp calls hungUp when the peer of c closes or resets it, until stop is
+// called. It does not read.
+func whenHungUp(c *net.TCPConn, hungUp func()) (stop func()) {
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		err := socket.WaitUntil(c, func() bool {
+			info, ok := socket.Stat(c)
+			return ok && !info.Established
+		})
+		if err == nil {
+			hungUp()
+		}
+	})
+	return func() {
+		_ = c.SetReadDeadline(time.Unix(1, 0)) // fails only on a closed connection
+		wg.Wait()
+		_ = c.SetReadDeadline(time.Time{})
+	}
+}
+
+// begin registers a session, unless none may begin any more.
+func (p *Proxy) begin(s *session) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.draining {
+		return false
+	}
+	p.sessions[s] = struct{}{}
+	return true
+}
+
+func (p *Proxy) ended(s *session) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.sessions, s)
+	if p.draining && len(p.sessions) == 0 {
+		close(p.idle)
+	}
+}
+
+// Draining tells whether the proxy is shutting down.
+func (p *Proxy) Draining() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.draining
+}
+
+// Shutdown refuses new sessions from now on, with code [ohrouter.Draining],
+// waits for those that run until ctx is done, resets the rest, and stops
+// listening. It is called once.
+func (p *Proxy) Shutdown(ctx context.Context) {
+	p.mu.Lock()
+	p.draining = true
+	if len(p.sessions) == 0 {
+		close(p.idle)
+	}
+	p.mu.Unlock()
+	p.drain() // parked links: their clients have not come
+	select {
+	case <-p.idle:
+	case <-ctx.Done():
+	}
+	p.stop()
+	p.mu.Lock()
+	p.stopped = true
+	if p.listener != nil {
+		_ = p.listener.Close() // Serve sees that it was asked for
+	}
+	for s := range p.sessions {
+		socket.Abort(s.link)
+		if s.target != nil {
+			socket.Abort(s.target)
+		}
+	}
+	p.mu.Unlock()
+	p.wg.Wait()
+}

@@ -1,0 +1,269 @@
+package router
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"time"
+
+	ohrouter "github.com/ohrouter/oh-router"
+	"github.com/ohrouter/oh-router/internal/socket"
+)
+
+// binding is a mapped port and what it is used for. Router.mu guards it.
+type binding struct {
+	router   *Router
+	spec     ohrouter.Binding
+	listener *net.TCPListener
+	stopped  bool          // the listener is closed; no session begins any more
+	idle     chan struct{} // closed when stopped and no session is left
+	sessions map[*session]struct{}
+	usage    ohrouter.Usage // of sessions that have ended, but for the times
+}
+
+// Check connects to b's target and keeps the connection for the first client
+// of b. It returns the name of the proxy that served it. On error the returned
+// check has its time and duration.
+func (r *Router) Check(ctx context.Context, b ohrouter.Binding) (proxy string, check ohrouter.Check, err error) {
+	r.mu.Lock()
+	park := r.park
+	r.mu.Unlock()
+	begin := time.Now()
+	l, err := r.cfg.Linker.Link(ctx, Want{
+		Session: r.ids.next(), Target: b.Target, Proxy: b.Proxy, Pinned: b.Pinned, Park: true,
+	})
+	check = ohrouter.Check{At: begin.UTC(), Duration: ohrouter.Duration(time.Since(begin))}
+	if err != nil {
+		return "", check, fmt.Errorf("check %v: %w", b.Target, err)
+	}
+	proxy, resolved := l.Peer()
+	check.OK, check.Resolved = true, resolved.String()
+	r.keep(b.ID, l, park)
+	return proxy, check, nil
+}
+
+// keep parks a link for a binding's first client.
+func (r *Router) keep(id string, l Link, park time.Duration) {
+	if park <= 0 {
+		l.Close()
+		return
+	}
+	r.mu.Lock()
+	var superfluous []*parkedLink
+	if r.closing {
+		superfluous = []*parkedLink{{link: l}}
+	} else {
+		superfluous = r.parked.put(id, l, park, r.drop)
+	}
+	r.mu.Unlock()
+	for _, p := range superfluous {
+		p.link.Close()
+	}
+}
+
+// drop closes a parked link whose time is over.
+func (r *Router) drop(p *parkedLink) {
+	r.mu.Lock()
+	mine := r.parked.remove(p)
+	r.mu.Unlock()
+	if mine {
+		p.link.Close()
+	}
+}
+
+// Open listens on b's port, or, when b is open already, applies what may have
+// changed. An error that wraps syscall.EADDRINUSE means that another program
+// has the port.
+func (r *Router) Open(b ohrouter.Binding) error {
+	r.mu.Lock()
+	open := r.bindings[b.ID]
+	if open != nil {
+		open.spec = b
+	}
+	r.mu.Unlock()
+	if open != nil {
+		return nil
+	}
+	if !r.cfg.Descriptors.TryAcquire(1) {
+		return ohrouter.Errorf(ohrouter.PortsExhausted, "the router has run out of file descriptors for mapped ports; raise its limit (ulimit -n)")
+	}
+	ln, err := socket.Listen(r.ctx, netip.AddrPortFrom(r.cfg.BindAddress, b.Port).String())
+	if err != nil {
+		r.cfg.Descriptors.Release(1)
+		return fmt.Errorf("listen on port %d: %w", b.Port, err)
+	}
+	n := &binding{router: r, spec: b, listener: ln, idle: make(chan struct{})}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closing {
+		n.stopListening()
+		return ohrouter.Errorf(ohrouter.Draining, "the router is shutting down")
+	}
+	r.bindings[b.ID] = n
+	r.wg.Go(n.accept)
+	return nil
+}
+
+// accept begins a session for every connection. It does nothing else: one slow
+// session must not keep the next one waiting.
+func (b *binding) accept() {
+	r := b.router
+	backoff := socket.Backoff{Log: r.cfg.Log}
+	for {
+		conn, err := socket.Accept(b.listener)
+		switch {
+		case errors.Is(err, net.ErrClosed):
+			return
+		case err != nil:
+			backoff.Failed(r.ctx, "client connections not accepted for a moment", err)
+			continue
+		}
+		backoff.Succeeded()
+		if r.cfg.Descriptors.Acquire(r.ctx, 2) != nil {
+			socket.Abort(conn)
+			return
+		}
+		if outcome := b.begin(conn); outcome != "" {
+			socket.Abort(conn)
+			r.cfg.Descriptors.Release(2)
+			r.metrics.ended(outcome)
+		}
+	}
+}
+
+// begin starts a session, or says why there is none.
+func (b *binding) begin(conn *net.TCPConn) ohrouter.Outcome {
+	r := b.router
+	client := conn.RemoteAddr().(*net.TCPAddr).AddrPort()
+	client = netip.AddrPortFrom(client.Addr().Unmap(), client.Port())
+	allowed := func(p netip.Prefix) bool { return p.Contains(client.Addr()) }
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch {
+	case b.stopped:
+		return ohrouter.BindingClosed
+	case len(b.spec.Allow) > 0 && !slices.ContainsFunc(b.spec.Allow, allowed):
+		return ohrouter.SourceDenied
+	case b.spec.MaxSessions > 0 && len(b.sessions) >= b.spec.MaxSessions:
+		return ohrouter.SessionLimit
+	}
+	ctx, cancel := context.WithCancel(r.ctx)
+	s := &session{id: r.ids.next(), binding: b, client: client, conn: conn, start: time.Now().UTC(), cancel: cancel}
+	if b.sessions == nil {
+		b.sessions = make(map[*session]struct{})
+	}
+	b.sessions[s] = struct{}{}
+	r.sessions[s.id] = s
+	r.wg.Go(func() { s.run(ctx) })
+	return ""
+}
+
+// Usage returns what an open or draining binding has been used for; zero for
+// an unknown id.
+func (r *Router) Usage(id string) ohrouter.Usage {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	b := r.bindings[id]
+	if b == nil {
+		return ohrouter.Usage{}
+	}
+	u := b.usage
+	u.Sessions = len(b.sessions)
+	u.SessionsTotal += uint64(len(b.sessions))
+	for s := range b.sessions {
+		u.BytesUp += s.live.AB.Load()
+		u.BytesDown += s.live.BA.Load()
+	}
+	return u
+}
+
+// CloseIdle closes a binding's port if no session is open, and tells whether
+// it did.
+func (r *Router) CloseIdle(id string) bool {
+	r.mu.Lock()
+	b := r.bindings[id]
+	if b != nil && len(b.sessions) > 0 {
+		r.mu.Unlock()
+		return false
+	}
+	parked := r.stopBinding(id, b)
+	if b != nil {
+		delete(r.bindings, id)
+	}
+	r.mu.Unlock()
+	if parked != nil {
+		parked.link.Close()
+	}
+	return true
+}
+
+// Stop closes a binding's port at once. Its sessions go on.
+func (r *Router) Stop(id string) {
+	r.mu.Lock()
+	parked := r.stopBinding(id, r.bindings[id])
+	r.mu.Unlock()
+	if parked != nil {
+		parked.link.Close()
+	}
+}
+
+// stopBinding closes a binding's listener and returns the link that is parked
+// for it. The caller holds mu.
+func (r *Router) stopBinding(id string, b *binding) *parkedLink {
+	if b != nil {
+		b.stopListening()
+	}
+	return r.parked.take(id)
+}
+
+// stopListening closes the port. The caller holds Router.mu.
+func (b *binding) stopListening() {
+	if b.stopped {
+		return
+	}
+	b.stopped = true
+	_ = b.listener.Close() // accept sees that it was asked for
+	b.router.cfg.Descriptors.Release(1)
+	if len(b.sessions) == 0 {
+		close(b.idle)
+	}
+}
+
+// Close closes a binding's port, waits for its sessions until ctx is done,
+// resets the rest, and returns when all have ended.
+func (r *Router) Close(ctx context.Context, id string) {
+	r.Stop(id)
+	r.mu.Lock()
+	b := r.bindings[id]
+	r.mu.Unlock()
+	if b == nil {
+		return
+	}
+	r.end(ctx, b, ohrouter.BindingClosed)
+	r.mu.Lock()
+	delete(r.bindings, id)
+	r.mu.Unlock()
+}
+
+// end waits for the sessions of a stopped binding until ctx is done and then
+// cuts the rest.
+func (r *Router) end(ctx context.Context, b *binding, outcome ohrouter.Outcome) {
+	select {
+	case <-b.idle:
+		return
+	case <-ctx.Done():
+	}
+	r.mu.Lock()
+	rest := make([]*session, 0, len(b.sessions))
+	for s := range b.sessions {
+		rest = append(rest, s)
+	}
+	r.mu.Unlock()
+	for _, s := range rest {
+		s.cut(outcome)
+	}
+	<-b.idle
+}

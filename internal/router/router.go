@@ -1,0 +1,119 @@
+// Package router is the role that clients connect to: it listens on the mapped
+// ports, gets a link for each connection, and hands both to the relay.
+package router
+
+import (
+	"cmp"
+	"context"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	ohrouter "github.com/ohrouter/oh-router"
+	"github.com/ohrouter/oh-router/internal/socket"
+)
+
+// Config is what a router is made of.
+type Config struct {
+	BindAddress netip.Addr    // where mapped ports listen
+	Linker      Linker        // how targets are reached
+	Park        time.Duration // how long a check's link waits for the first client; 0 not at all
+	Descriptors socket.Budget // a session takes two, a mapped port one
+	Log         *slog.Logger
+	Metrics     prometheus.Registerer
+}
+
+// Router listens on mapped ports and carries sessions. It is made by [New].
+type Router struct {
+	cfg     Config
+	metrics *metrics
+	ids     idSource
+
+	// stop ends link set-ups; sessions end by being cut.
+	ctx  context.Context
+	stop context.CancelFunc
+
+	wg       sync.WaitGroup // a goroutine per listener and per session
+	mu       sync.Mutex     // guards what follows and the state of listeners and sessions; never held during I/O that waits
+	closing  bool
+	park     time.Duration
+	bindings map[string]*binding
+	sessions map[string]*session
+	parked   parkingLot
+}
+
+// New returns a router without ports.
+func New(cfg Config) *Router {
+	r := &Router{
+		cfg:      cfg,
+		ids:      newIDSource(),
+		park:     cfg.Park,
+		bindings: make(map[string]*binding),
+		sessions: make(map[string]*session),
+	}
+	r.ctx, r.stop = context.WithCancel(context.Background())
+	r.metrics = newMetrics(cfg.Metrics, r)
+	return r
+}
+
+// SetPark changes how long the links of checks wait from now on.
+func (r *Router) SetPark(d time.Duration) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.park = d
+}
+
+// Sessions returns the open sessions of a binding, or of all if id is "",
+// oldest first.
+func (r *Router) Sessions(bindingID string) []ohrouter.Session {
+	r.mu.Lock()
+	list := make([]ohrouter.Session, 0, len(r.sessions))
+	for _, s := range r.sessions {
+		if bindingID == "" || s.binding.spec.ID == bindingID {
+			list = append(list, s.snapshot())
+		}
+	}
+	r.mu.Unlock()
+	slices.SortFunc(list, func(a, b ohrouter.Session) int {
+		return cmp.Or(a.StartedAt.Compare(b.StartedAt), cmp.Compare(a.ID, b.ID))
+	})
+	return list
+}
+
+// Kill resets a session. Its error has code [ohrouter.NotFound].
+func (r *Router) Kill(id string) error {
+	r.mu.Lock()
+	s := r.sessions[id]
+	r.mu.Unlock()
+	if s == nil {
+		return ohrouter.Errorf(ohrouter.NotFound, "there is no open session %.64q", id)
+	}
+	s.cut(ohrouter.Killed)
+	return nil
+}
+
+// Shutdown stops listening, waits for the sessions until ctx is done, and
+// resets the rest. It is called once.
+func (r *Router) Shutdown(ctx context.Context) {
+	r.mu.Lock()
+	r.closing = true
+	bindings := make([]*binding, 0, len(r.bindings))
+	for _, b := range r.bindings {
+		b.stopListening()
+		bindings = append(bindings, b)
+	}
+	parked := r.parked.takeAll()
+	r.mu.Unlock()
+	for _, p := range parked {
+		p.link.Close()
+	}
+	for _, b := range bindings {
+		r.end(ctx, b, ohrouter.Drained)
+	}
+	r.stop()
+	r.wg.Wait()
+}

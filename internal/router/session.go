@@ -1,0 +1,229 @@
+package router
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"net"
+	"net/netip"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	ohrouter "github.com/ohrouter/oh-router"
+	"github.com/ohrouter/oh-router/internal/relay"
+	"github.com/ohrouter/oh-router/internal/socket"
+)
+
+// Want says which link is wanted.
+type Want struct {
+	Session string
+	Target  ohrouter.Target
+	Proxy   string // name of the proxy to use; "" any
+	Pinned  bool   // no other will do
+	Park    bool   // Ack comes later
+}
+
+// Linker makes links.
+type Linker interface {
+	// Link returns a link whose target is connected. ctx bounds the call, not
+	// the link. Errors have the code that says why there is none.
+	Link(ctx context.Context, want Want) (Link, error)
+}
+
+// Link is a connection to a target through a proxy.
+type Link interface {
+	// Peer returns the name of the proxy and the target's address.
+	Peer() (proxy string, resolved netip.AddrPort)
+	// Alive tells whether a link that waits for Ack still stands.
+	Alive() bool
+	// Ack makes the session of a link stand that was wanted with Park.
+	Ack() error
+	// Conn returns the connection that carries the session's bytes.
+	Conn() net.Conn
+	// Close closes the link. It is idempotent.
+	Close()
+}
+
+// session is a client's connection and what becomes of it.
+type session struct {
+	id      string
+	binding *binding
+	client  netip.AddrPort
+	conn    *net.TCPConn
+	start   time.Time
+	live    relay.Counters     // A is the client
+	cancel  context.CancelFunc // ends the link's set-up
+
+	// Router.mu guards the rest.
+	link Link             // nil until there is one
+	why  ohrouter.Outcome // why it was cut; "" while nobody has
+}
+
+// run gets the session a link, relays until it ends, and accounts for it.
+func (s *session) run(ctx context.Context) {
+	r := s.binding.router
+	defer r.cfg.Descriptors.Release(2)
+	l, err := s.getLink(ctx)
+	s.cancel()
+	if err != nil {
+		socket.Abort(s.conn)
+		s.finish(s.failed(err), err)
+		return
+	}
+	r.metrics.setup.Observe(time.Since(s.start).Seconds())
+	end := relay.Pipe(s.conn, l.Conn(), &s.live)
+	l.Close()
+	s.finish(outcomeOf(end), end.Err)
+}
+
+// getLink returns the link that is parked for the binding's first client, or a
+// fresh one. A cut that came meanwhile has closed it.
+func (s *session) getLink(ctx context.Context) (Link, error) {
+	r := s.binding.router
+	r.mu.Lock()
+	spec, p := s.binding.spec, r.parked.take(s.binding.spec.ID)
+	r.mu.Unlock()
+	l := p.adopt()
+	if l == nil {
+		var err error
+		l, err = r.cfg.Linker.Link(ctx, Want{Session: s.id, Target: spec.Target, Proxy: spec.Proxy, Pinned: spec.Pinned})
+		if err != nil {
+			return nil, err
+		}
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s.link = l
+	s.binding.usage.LastOK = time.Now().UTC()
+	if s.why != "" {
+		socket.Abort(l.Conn())
+	}
+	return l, nil
+}
+
+// adopt makes a parked link the client's, if it still stands.
+func (p *parkedLink) adopt() Link {
+	if p == nil {
+		return nil
+	}
+	if p.link.Alive() && p.link.Ack() == nil {
+		return p.link
+	}
+	p.link.Close()
+	return nil
+}
+
+// cut resets the session, unless it has ended.
+func (s *session) cut(why ohrouter.Outcome) {
+	r := s.binding.router
+	r.mu.Lock()
+	if s.why == "" {
+		s.why = why
+	}
+	l := s.link
+	r.mu.Unlock()
+	s.cancel()
+	socket.Abort(s.conn)
+	if l != nil {
+		socket.Abort(l.Conn())
+	}
+}
+
+// failed takes note of why there is no link and returns it as the outcome.
+func (s *session) failed(err error) ohrouter.Outcome {
+	r := s.binding.router
+	code := ohrouter.CodeOf(err)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if s.why == "" {
+		s.binding.usage.LastError = &ohrouter.Failure{Code: code, Message: ohrouter.Message(err), At: time.Now().UTC()}
+	}
+	return ohrouter.Outcome(code)
+}
+
+// finish takes the session out of the books.
+func (s *session) finish(outcome ohrouter.Outcome, err error) {
+	r, b := s.binding.router, s.binding
+	up, down := s.live.AB.Load(), s.live.BA.Load()
+	r.mu.Lock()
+	if s.why != "" {
+		outcome = s.why
+	}
+	u := &b.usage
+	u.SessionsTotal++
+	u.BytesUp += up
+	u.BytesDown += down
+	u.LastEnd = time.Now().UTC()
+	r.metrics.add(up, down)
+	delete(b.sessions, s)
+	delete(r.sessions, s.id)
+	target := b.spec.Target
+	if b.stopped && len(b.sessions) == 0 {
+		close(b.idle)
+	}
+	r.mu.Unlock()
+	r.metrics.ended(outcome)
+	s.log(outcome, target, err)
+}
+
+// log writes one record of the session. What went as it should is for those
+// who look for it.
+func (s *session) log(outcome ohrouter.Outcome, target ohrouter.Target, err error) {
+	log := s.binding.router.cfg.Log.With("session", s.id, "binding", s.binding.spec.ID, "target", target.String(),
+		"client", s.client.String(), "outcome", string(outcome), "duration", time.Since(s.start),
+		"bytes_up", s.live.AB.Load(), "bytes_down", s.live.BA.Load())
+	switch {
+	case ohrouter.Code(outcome).Known():
+		log.Warn("session not set up", "err", err)
+	case outcome == ohrouter.ClientClosed || outcome == ohrouter.TargetClosed:
+		log.Debug("session closed")
+	case err != nil:
+		log.Info("session closed", "err", err)
+	default:
+		log.Info("session closed")
+	}
+}
+
+// outcomeOf names how the relay between a client and a link ended.
+func outcomeOf(end relay.End) ohrouter.Outcome {
+	switch {
+	case end.Err == nil && end.Side == relay.A:
+		return ohrouter.ClientClosed
+	case end.Err == nil:
+		return ohrouter.TargetClosed
+	case end.Side == relay.A:
+		return ohrouter.ClientReset
+	case errors.Is(end.Err, syscall.ECONNRESET), errors.Is(end.Err, syscall.EPIPE):
+		return ohrouter.TargetReset
+	}
+	return ohrouter.LinkLost
+}
+
+// snapshot returns what the API shows. The caller holds Router.mu.
+func (s *session) snapshot() ohrouter.Session {
+	o := ohrouter.Session{
+		ID: s.id, BindingID: s.binding.spec.ID, Target: s.binding.spec.Target,
+		Client: s.client, StartedAt: s.start, BytesUp: s.live.AB.Load(), BytesDown: s.live.BA.Load(),
+	}
+	if s.link != nil {
+		proxy, resolved := s.link.Peer()
+		o.Proxy, o.Resolved = proxy, resolved.String()
+	}
+	return o
+}
+
+// idSource names sessions: unique in this process, and not the same again
+// after a restart.
+type idSource struct {
+	prefix string
+	n      *atomic.Uint64
+}
+
+func newIDSource() idSource {
+	return idSource{prefix: "s-" + strings.ToLower(rand.Text()[:6]) + "-", n: new(atomic.Uint64)}
+}
+
+func (i idSource) next() string { return i.prefix + strconv.FormatUint(i.n.Add(1), 36) }
