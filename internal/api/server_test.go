@@ -1,0 +1,169 @@
+package api
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// pipes is a listener for connections in memory, whose deadlines run by the
+// clock of a synctest bubble.
+type pipes struct {
+	conns chan net.Conn
+	done  chan struct{}
+}
+
+func (p *pipes) Accept() (net.Conn, error) {
+	select {
+	case c := <-p.conns:
+		return c, nil
+	case <-p.done:
+		return nil, net.ErrClosed
+	}
+}
+
+func (p *pipes) Close() error   { close(p.done); return nil }
+func (p *pipes) Addr() net.Addr { return &net.UnixAddr{Name: "pipes"} }
+
+// dial starts a server for h and returns a connection to it. Both end with the
+// test's bubble.
+func dial(t *testing.T, h http.Handler) net.Conn {
+	t.Helper()
+	p := &pipes{make(chan net.Conn), make(chan struct{})}
+	s := Server(h)
+	served := make(chan error)
+	go func() { served <- s.Serve(p) }()
+	client, server := net.Pipe()
+	p.conns <- server
+	t.Cleanup(func() {
+		client.Close()
+		s.Close()
+		<-served
+	})
+	return client
+}
+
+// send writes a request and returns what the server answers until it hangs up,
+// and after how long.
+func send(t *testing.T, h http.Handler, request string) (string, time.Duration) {
+	t.Helper()
+	c := dial(t, h)
+	start := time.Now()
+	if _, err := io.WriteString(c, request); err != nil {
+		t.Fatal(err)
+	}
+	b, err := io.ReadAll(c)
+	if err != nil {
+		t.Errorf("%q: %v", request, err)
+	}
+	return string(b), time.Since(start)
+}
+
+func TestSlowRequests(t *testing.T) {
+	for request, want := range map[string]struct {
+		answer string
+		after  time.Duration
+	}{
+		"GET /livez HTTP/1.1\r\nHost:":                                                   {"", headerTimeout},
+		"POST /v1/bindings HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{":          {"HTTP/1.1 400 Bad Request\r\n", bodyTimeout},
+		"POST /v1/bindings HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r": {"HTTP/1.1 400 Bad Request\r\n", bodyTimeout},
+		"GET /livez HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\n":                    {"HTTP/1.1 400 Bad Request\r\n", bodyTimeout},
+		"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n":                                         {"HTTP/1.1 200 OK\r\n", idleTimeout},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			got, after := send(t, handler(t, oneBinding()), request)
+			if !strings.HasPrefix(got, want.answer) || after < want.after || after > want.after+time.Second {
+				t.Errorf("%q = %.60q after %v, want %q after %v", request, got, after, want.answer, want.after)
+			}
+		})
+	}
+}
+
+// TestSlowBind is a bind that takes longer than any limit for requests.
+func TestSlowBind(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fake := oneBinding()
+		fake.bound = func(ctx context.Context) {
+			select {
+			case <-ctx.Done():
+				t.Error("the call's context ended while its client was waiting")
+			case <-time.After(10 * time.Minute):
+			}
+		}
+		const body = `{"target":"a:1"}`
+		got, _ := send(t, handler(t, fake), fmt.Sprintf(
+			"POST /v1/bindings HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s", len(body), body))
+		if !strings.HasPrefix(got, "HTTP/1.1 200 OK\r\n") {
+			t.Errorf("slow bind = %q, want 200", got)
+		}
+	})
+}
+
+// TestClientGone is a client that does not wait for its bind.
+func TestClientGone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fake := oneBinding()
+		ended := make(chan struct{})
+		fake.bound = func(ctx context.Context) {
+			<-ctx.Done()
+			close(ended)
+		}
+		c := dial(t, handler(t, fake))
+		if _, err := io.WriteString(c, "GET /route/bind/a/1 HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		c.Close()
+		<-ended // or the bubble is deadlocked, which fails the test
+	})
+}
+
+// TestClientTakesNothing is a client that asks and does not read.
+func TestClientTakesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		done := make(chan struct{})
+		h := handler(t, oneBinding())
+		c := dial(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			h.ServeHTTP(w, r)
+			close(done)
+		}))
+		start := time.Now()
+		if _, err := io.WriteString(c, "GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		<-done
+		if took := time.Since(start); took != answerTimeout {
+			t.Errorf("an answer that nobody takes is given up after %v, want %v", took, answerTimeout)
+		}
+	})
+}
+
+// TestKeptConnection answers twice with more time between than an answer has.
+func TestKeptConnection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := dial(t, handler(t, oneBinding()))
+		const body = `{"target":"a:1"}`
+		for range 2 {
+			if _, err := fmt.Fprintf(c, "POST /v1/bindings HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: %d\r\n\r\n", len(body)); err != nil {
+				t.Fatal(err)
+			}
+			b := make([]byte, 4<<10)
+			n, err := c.Read(b)
+			if got := string(b[:n]); err != nil || got != "HTTP/1.1 100 Continue\r\n\r\n" {
+				t.Fatalf("the server expects no body: %q, %v", got, err)
+			}
+			if _, err := io.WriteString(c, body); err != nil {
+				t.Fatal(err)
+			}
+			if n, err = c.Read(b); err != nil || !strings.HasPrefix(string(b[:n]), "HTTP/1.1 200 OK\r\n") {
+				t.Fatalf("bind = %q, %v, want 200", b[:n], err)
+			}
+			time.Sleep(answerTimeout + time.Second) // the bubble's clock
+		}
+	})
+}
