@@ -10,26 +10,28 @@ import (
 
 // Record is what the registry remembers of one port: which target it belongs
 // to, and the binding that uses it or how long it rests. A port has one record
-// at most, so that a port changes its meaning in one write.
+// at most, so that a port changes its meaning in one write. The JSON shape is
+// what stores may keep.
 type Record struct {
-	Port       uint16          // the key
-	Target     ohrouter.Target // the target that the port belongs, or last belonged, to
-	Binding    *Stored         // nil while no binding uses the port
-	EndedAt    time.Time       // when the last binding of the port ended; zero while one uses it
-	RestsUntil time.Time       // before then only Target gets the port; zero while a binding uses it
+	Port       uint16          `json:"port"`                 // the key
+	Target     ohrouter.Target `json:"target"`               // the target that the port belongs, or last belonged, to
+	Binding    *Stored         `json:"binding,omitempty"`    // nil while no binding uses the port
+	EndedAt    time.Time       `json:"ended_at,omitzero"`    // when the last binding of the port ended; zero while one uses it
+	RestsUntil time.Time       `json:"rests_until,omitzero"` // before then only Target gets the port; zero while a binding uses it
 }
 
 // Stored is what survives a restart of a binding. Counters and checks do not.
 type Stored struct {
-	ID          string
-	Proxy       string
-	Pinned      bool // Proxy was asked for by name
-	CreatedAt   time.Time
-	IdleTimeout time.Duration
-	ExpiresAt   time.Time // zero without a ttl
-	Allow       []netip.Prefix
-	MaxSessions int
-	Labels      map[string]string
+	ID          string            `json:"id"`
+	Proxy       string            `json:"proxy,omitempty"`
+	Pinned      bool              `json:"pinned,omitempty"` // Proxy was asked for by name
+	CreatedAt   time.Time         `json:"created_at"`
+	IdleTimeout ohrouter.Duration `json:"idle_timeout"`        // 0 never recycled
+	TTL         ohrouter.Duration `json:"ttl,omitempty"`       // as it was asked for; 0 none
+	ExpiresAt   time.Time         `json:"expires_at,omitzero"` // zero without a ttl
+	Allow       []netip.Prefix    `json:"allow,omitempty"`
+	MaxSessions int               `json:"max_sessions,omitempty"`
+	Labels      map[string]string `json:"labels,omitempty"`
 }
 
 // Store keeps records across restarts. Implementations are safe for concurrent

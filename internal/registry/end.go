@@ -1,0 +1,148 @@
+package registry
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	ohrouter "github.com/ohrouter/oh-router"
+)
+
+// Patch changes a binding and returns it as it is then. Errors have the codes
+// [ohrouter.InvalidRequest], [ohrouter.NotFound], [ohrouter.Conflict] while it
+// drains, or [ohrouter.Internal]; then nothing has changed.
+func (r *Registry) Patch(ctx context.Context, id string, p ohrouter.BindingPatch) (ohrouter.Binding, error) {
+	b, err := r.grab(id)
+	if err != nil {
+		return ohrouter.Binding{}, err
+	}
+	defer b.op.Unlock()
+	r.mu.Lock()
+	before := b.facts
+	r.mu.Unlock()
+	if before.state != ohrouter.BindingActive {
+		return ohrouter.Binding{}, ohrouter.Errorf(ohrouter.Conflict, "binding %s is draining and cannot be changed any more", id)
+	}
+	next, err := patched(before.kept, p, time.Now())
+	if err != nil {
+		return ohrouter.Binding{}, err
+	}
+	if err := r.replace(context.WithoutCancel(ctx), b, next); err != nil {
+		return ohrouter.Binding{}, err
+	}
+	return r.snapshot(b), nil
+}
+
+// replace stores next as what is kept of b and applies it to the listener. It
+// is called with b.op held; on error b is as it was.
+func (r *Registry) replace(ctx context.Context, b *binding, next *Stored) error {
+	adopt := func(kept *Stored) {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		b.kept, b.slot.kept = kept, kept
+	}
+	before := b.kept
+	adopt(next)
+	err := r.put(ctx, b.slot)
+	what := "the router's state store did not take the change of"
+	if err == nil {
+		what = "the router's listener did not take the change of"
+		err = r.cfg.Listeners.Open(r.snapshot(b))
+	}
+	if err != nil {
+		adopt(before)
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.soil(b.slot)
+		return &ohrouter.Error{Code: ohrouter.Internal, Message: fmt.Sprintf("%s %s; see the router's log", what, before.ID), Err: err}
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.schedule(b, b.dueAt(b.idleEnd(ohrouter.Usage{})))
+	return nil
+}
+
+// Release ends a binding. When it returns, the port refuses connections and the
+// target can be bound anew. Sessions may finish for as long as drain says, and
+// the binding is listed until they have; then, or at once without a drain, they
+// are reset. Release waits for none of that. To release a draining binding
+// without a drain cuts it; with one, it changes nothing.
+func (r *Registry) Release(ctx context.Context, id string, drain time.Duration) error {
+	b, err := r.grab(id)
+	if err != nil {
+		return err
+	}
+	defer b.op.Unlock()
+	r.mu.Lock()
+	cut := b.cut
+	r.mu.Unlock()
+	if cut != nil {
+		if drain <= 0 {
+			cut()
+		}
+		return nil
+	}
+	r.end(b, max(drain, 0), "released")
+	r.save(context.WithoutCancel(ctx), b.slot)
+	return nil
+}
+
+// end takes b out of service: nobody is offered it any more, its listener is
+// closed, and its sessions have until the drain or the ttl ends, in a goroutine
+// of their own. It is called with b.op held; the caller sees to the record.
+func (r *Registry) end(b *binding, drain time.Duration, reason string) {
+	r.mu.Lock()
+	f := r.withdraw(b)
+	r.clock.remove(b)
+	b.state = ohrouter.BindingDraining
+	r.mu.Unlock()
+	// Before the port rests and binds of the target go on: they may be given it.
+	r.cfg.Listeners.Stop(b.kept.ID)
+
+	r.mu.Lock()
+	now := time.Now()
+	deadline := now.Add(drain)
+	if e := b.kept.ExpiresAt; !e.IsZero() && e.Before(deadline) {
+		deadline = later(now, e)
+	}
+	ctx, cancel := context.WithDeadline(context.Background(), deadline)
+	b.cut = cancel
+	if drain > 0 {
+		b.slot.kept, b.slot.endedAt, b.slot.restsUntil = nil, now, deadline.Add(r.quarantine)
+	} else {
+		cancel()
+		r.rest(b, now)
+	}
+	going := r.start(func() { r.drain(ctx, b) })
+	r.land(b.target, f)
+	r.mu.Unlock()
+	r.log.Info("binding ended", "binding", b.kept.ID, "target", b.target, "port", b.port, "reason", reason)
+	if !going {
+		cancel()
+		r.drain(ctx, b)
+	}
+}
+
+// drain waits for the sessions of b until ctx is done, cuts the rest, and lets
+// the port rest if it does not already.
+func (r *Registry) drain(ctx context.Context, b *binding) {
+	r.cfg.Listeners.Close(ctx, b.kept.ID)
+	r.mu.Lock()
+	b.cut()
+	listed := r.byID[b.kept.ID] == b
+	if listed {
+		r.rest(b, time.Now())
+	}
+	r.mu.Unlock()
+	if listed {
+		r.save(context.Background(), b.slot)
+	}
+}
+
+// rest forgets b and lets its port rest from now on. It is called with mu held.
+func (r *Registry) rest(b *binding, now time.Time) {
+	delete(r.byID, b.kept.ID)
+	s := b.slot
+	s.kept, s.endedAt, s.restsUntil = nil, now, now.Add(r.quarantine)
+	r.ports.unhold(s)
+}
