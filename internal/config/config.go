@@ -1,0 +1,234 @@
+// Package config turns a configuration file, the environment and flags into
+// typed, checked settings.
+//
+// Every setting is one entry of the table in settings.go: its key in the file,
+// the commands that have it as a flag, its default and how its text is read.
+// Each source gives texts for keys; what a flag says wins over the environment,
+// then the file, then the default. Only then are texts read, so that a mistake
+// is reported the same way, with the place it stands, wherever it was made.
+// reference.yaml documents every key.
+package config
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"github.com/ohrouter/oh-router/internal/policy"
+)
+
+// Role is a command that serves.
+type Role string
+
+// The roles. [Up] is router and proxy in one process: it takes the router's
+// settings and the proxy's dial_timeout, keeps no state and dials what
+// [policy.Everything] permits, whatever the file says about state, proxies and
+// the allow-list.
+const (
+	RouterRole Role = "router"
+	ProxyRole  Role = "proxy"
+	Up         Role = "up"
+)
+
+// Config is everything a server is told. Of Router and Proxy the part that the
+// role does not have is zero.
+type Config struct {
+	Common
+	Router   Router
+	Proxy    Proxy
+	Warnings []string // sentences for the log: allowed, but worth a look
+}
+
+// Common is what all roles have.
+type Common struct {
+	LogLevel     slog.Level
+	LogFormat    LogFormat
+	DrainTimeout time.Duration // how long sessions may finish after SIGTERM
+	Insecure     bool          // more than loopback may be used without credentials
+}
+
+// LogFormat is how log lines look.
+type LogFormat string
+
+// The log formats. AutoLog is text on a terminal, else JSON.
+const (
+	AutoLog LogFormat = "auto"
+	TextLog LogFormat = "text"
+	JSONLog LogFormat = "json"
+)
+
+// Router is what the router role is told.
+type Router struct {
+	Listen      netip.AddrPort // of the REST API
+	BindAddress netip.Addr     // where mapped ports listen
+	Advertise   string         // host in returned addresses; "" the address at which the call arrived
+	Ports       Ports
+	IdleTimeout time.Duration // 0 never
+	Park        time.Duration // 0 off
+	Quarantine  time.Duration
+	Proxies     []ProxyAddress
+	State       string // directory; "" keeps everything in memory
+}
+
+// Ports is a range of ports, Low and High included.
+type Ports struct{ Low, High uint16 }
+
+// String returns "LOW-HIGH".
+func (p Ports) String() string { return fmt.Sprintf("%d-%d", p.Low, p.High) }
+
+// ProxyAddress is a proxy that the router dials.
+type ProxyAddress struct {
+	Name    string // Address where none was given
+	Address string // "host:port"
+}
+
+// Proxy is what the proxy role is told.
+type Proxy struct {
+	Listen      netip.AddrPort // for links
+	Allow       *policy.List
+	Metrics     netip.AddrPort // the zero AddrPort: off
+	DialTimeout time.Duration
+}
+
+// ErrUsage is in the chain of an error that a flag or the environment caused,
+// and not a file.
+var ErrUsage = errors.New("usage")
+
+// Problem is one thing wrong with one setting.
+type Problem struct {
+	Where string // "FILE: router.ports", "--ports" or "OH_ROUTER_PORTS"
+	Err   error  // what is wrong, and what is allowed
+	usage bool
+}
+
+// Error returns the place and what is wrong there, in one line.
+func (p *Problem) Error() string { return p.Where + ": " + p.Err.Error() }
+
+// Unwrap returns what is wrong.
+func (p *Problem) Unwrap() error { return p.Err }
+
+// Is makes [ErrUsage] work.
+func (p *Problem) Is(target error) bool { return target == ErrUsage && p.usage }
+
+// Load returns the settings of a role from the flags that [Flags] registered
+// and that have been parsed, the environment in the form of [os.Environ], and
+// the file that either names. The error joins every [Problem] found; each is a
+// line of its text. Load may be called again to read a changed file.
+func Load(role Role, fs *pflag.FlagSet, environ []string) (Config, error) {
+	env := environment(environ)
+	given := defaults()
+	var problems []error
+	if path := configPath(fs, env); path != "" {
+		fromFile, wrong := readFile(path)
+		given.add(fromFile)
+		problems = append(problems, wrong...)
+	}
+	given.add(fromEnvironment(role, env))
+	given.add(fromFlags(role, fs))
+
+	cfg, wrong := given.config()
+	problems = append(problems, wrong...)
+	if role != ProxyRole {
+		problems = append(problems, checkRouter(&cfg, given, role == RouterRole)...)
+	}
+	if role == ProxyRole {
+		problems = append(problems, checkProxy(&cfg, given)...)
+	}
+	if role == RouterRole {
+		state, err := stateDir(cfg.Router.State, env)
+		if err != nil {
+			problems = append(problems, given["router.state"].problem(err))
+		}
+		cfg.Router.State = state
+	}
+	if len(problems) > 0 {
+		return Config{}, errors.Join(problems...)
+	}
+	cfg.narrow(role)
+	cfg.Warnings = warnings(role, cfg)
+	return cfg, nil
+}
+
+// Check reads a file as every role would and returns all that is wrong with
+// it, joined; each [Problem] is a line of the error's text.
+func Check(path string) error {
+	given := defaults()
+	fromFile, problems := readFile(path)
+	given.add(fromFile)
+	cfg, wrong := given.config()
+	problems = append(problems, wrong...)
+	problems = append(problems, checkRouter(&cfg, given, true)...)
+	problems = append(problems, checkProxy(&cfg, given)...)
+	return errors.Join(problems...)
+}
+
+// narrow takes away what the role does not have.
+func (c *Config) narrow(role Role) {
+	switch role {
+	case RouterRole:
+		c.Proxy = Proxy{}
+	case ProxyRole:
+		c.Router = Router{}
+	case Up:
+		c.Router.Proxies, c.Router.State = nil, ""
+		c.Proxy = Proxy{Allow: policy.Everything(), DialTimeout: c.Proxy.DialTimeout}
+	}
+}
+
+// stateDir returns the directory for the value of the state key: "" for none.
+func stateDir(value string, env map[string]string) (string, error) {
+	switch {
+	case value == "none":
+		return "", nil
+	case value != "":
+		return value, nil
+	}
+	// systemd gives several directories separated by colons.
+	if dir, _, _ := strings.Cut(env["STATE_DIRECTORY"], ":"); dir != "" {
+		return dir, nil
+	}
+	if dir := env["XDG_STATE_HOME"]; filepath.IsAbs(dir) {
+		return filepath.Join(dir, "oh-router"), nil
+	}
+	if home := env["HOME"]; filepath.IsAbs(home) {
+		return filepath.Join(home, ".local", "state", "oh-router"), nil
+	}
+	return "", errors.New("there is no home directory to keep state in: give --state DIR, or --state none to keep it in memory")
+}
+
+// warnings returns what is worth a line in the log at start.
+func warnings(role Role, c Config) []string {
+	var w []string
+	if c.Insecure {
+		w = append(w, "insecure is set: API and links are neither encrypted nor authenticated, whoever reaches them may use them")
+	}
+	if role == ProxyRole && len(c.Proxy.Allow.Patterns()) == 0 {
+		w = append(w, "the allow-list is empty, so every target is denied: name targets with --allow, as in --allow 10.0.0.0/8:3306")
+	}
+	if role != ProxyRole {
+		// Other systems have no such file, and then nothing to warn of.
+		kernel, _ := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range")
+		if s := overlap(c.Router.Ports, string(kernel)); s != "" {
+			w = append(w, s)
+		}
+	}
+	return w
+}
+
+// overlap returns a warning if ports has some of the range that the kernel
+// takes ports for outgoing connections from, given as its two ends.
+func overlap(ports Ports, kernel string) string {
+	var low, high uint16
+	if n, _ := fmt.Sscan(kernel, &low, &high); n != 2 || ports.High < low || high < ports.Low {
+		return ""
+	}
+	return fmt.Sprintf("the ports %s overlap %d-%d, which the kernel uses for outgoing connections: a port in use by one cannot be mapped; "+
+		"choose others, or set them aside with the sysctl net.ipv4.ip_local_reserved_ports", ports, low, high)
+}

@@ -1,0 +1,287 @@
+package config
+
+import (
+	"errors"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	"github.com/spf13/pflag"
+
+	"github.com/ohrouter/oh-router/internal/policy"
+)
+
+// load parses args as a role's command line and loads it, in an environment
+// that has a home.
+func load(tb testing.TB, role Role, environ []string, args ...string) (Config, error) {
+	tb.Helper()
+	fs := pflag.NewFlagSet("test", pflag.ContinueOnError)
+	Flags(fs, role)
+	if err := fs.Parse(args); err != nil {
+		tb.Fatalf("parse %q: %v", args, err)
+	}
+	return Load(role, fs, append([]string{"HOME=/home/someone"}, environ...))
+}
+
+func mustLoad(tb testing.TB, role Role, environ []string, args ...string) Config {
+	tb.Helper()
+	c, err := load(tb, role, environ, args...)
+	if err != nil {
+		tb.Fatalf("Load(%s, %q, %q): %v", role, environ, args, err)
+	}
+	return c
+}
+
+// writeFile returns the path of a configuration file with that text.
+func writeFile(tb testing.TB, text string) string {
+	tb.Helper()
+	path := filepath.Join(tb.TempDir(), "oh-router.yaml")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		tb.Fatal(err)
+	}
+	return path
+}
+
+func diff(want, got Config) string {
+	return cmp.Diff(want, got, cmpopts.EquateComparable(netip.Addr{}, netip.AddrPort{}),
+		cmpopts.IgnoreFields(Config{}, "Warnings"),
+		cmp.Comparer(func(a, b *policy.List) bool { return a.String() == b.String() }))
+}
+
+func TestDefaults(t *testing.T) {
+	common := Common{LogLevel: slog.LevelInfo, LogFormat: AutoLog, DrainTimeout: 30 * time.Second}
+	router := Router{
+		Listen:      netip.MustParseAddrPort("127.0.0.1:8080"),
+		BindAddress: netip.MustParseAddr("127.0.0.1"),
+		Advertise:   "127.0.0.1",
+		Ports:       Ports{20000, 29999},
+		IdleTimeout: 5 * time.Minute,
+		Park:        3 * time.Second,
+		Quarantine:  10 * time.Minute,
+	}
+	up := Config{Common: common, Router: router, Proxy: Proxy{Allow: policy.Everything(), DialTimeout: 5 * time.Second}}
+	router.Proxies = []ProxyAddress{{"127.0.0.1:9000", "127.0.0.1:9000"}}
+	router.State = "/home/someone/.local/state/oh-router"
+	for role, want := range map[Role]Config{
+		Up:         up,
+		RouterRole: {Common: common, Router: router},
+		ProxyRole: {Common: common, Proxy: Proxy{
+			Listen: netip.MustParseAddrPort("127.0.0.1:9000"), DialTimeout: 5 * time.Second,
+		}},
+	} {
+		if d := diff(want, mustLoad(t, role, nil)); d != "" {
+			t.Errorf("Load(%s) (-want +got):\n%s", role, d)
+		}
+	}
+}
+
+func TestPrecedence(t *testing.T) {
+	file := writeFile(t, "router:\n  idle_timeout: 1m\n  proxy: [a=localhost:1, b=127.0.0.1:2]\nproxy:\n  dial_timeout: 7s\n")
+	env := []string{"OH_ROUTER_IDLE_TIMEOUT=2m", "OH_ROUTER_PROXY=c=[::1]:3, d=127.0.0.1:4"}
+	tests := []struct {
+		name    string
+		environ []string
+		args    []string
+		idle    time.Duration
+		proxies string
+	}{
+		{"default", nil, nil, 5 * time.Minute, "127.0.0.1:9000"},
+		{"file", nil, []string{"-c", file}, time.Minute, "a b"},
+		{"file by variable", []string{"OH_ROUTER_CONFIG=" + file}, nil, time.Minute, "a b"},
+		{"environment", env, []string{"--config", file}, 2 * time.Minute, "c d"},
+		{"empty variable", []string{"OH_ROUTER_IDLE_TIMEOUT=", "OH_ROUTER_PROXY="}, []string{"--config", file}, time.Minute, "a b"},
+		{"flag", env, []string{"--config", file, "--idle-timeout", "0", "--proxy", "e=127.0.0.1:5", "--proxy=127.0.0.1:6,127.0.0.1:7"}, 0, "e 127.0.0.1:6 127.0.0.1:7"},
+		{"flag of the default value", env, []string{"--idle-timeout=5m"}, 5 * time.Minute, "c d"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			c := mustLoad(t, RouterRole, tt.environ, tt.args...)
+			if c.Router.IdleTimeout != tt.idle {
+				t.Errorf("idle timeout is %v, want %v", c.Router.IdleTimeout, tt.idle)
+			}
+			var names []string
+			for _, p := range c.Router.Proxies {
+				names = append(names, p.Name)
+			}
+			if got := strings.Join(names, " "); got != tt.proxies {
+				t.Errorf("proxies are %s, want %s", got, tt.proxies)
+			}
+		})
+	}
+}
+
+func TestVariablesAreOfTheCommandThatRuns(t *testing.T) {
+	env := []string{"OH_ROUTER_LISTEN=127.0.0.1:7000", "OH_ROUTER_ALLOW=10.0.0.0/8:22,80,db.*:3306", "OH_ROUTER_DIAL_TIMEOUT=9s", "OH_ROUTER_SERVICE_HOST=10.0.0.1"}
+	r, p, up := mustLoad(t, RouterRole, env), mustLoad(t, ProxyRole, env), mustLoad(t, Up, env)
+	if got := r.Router.Listen.Port(); got != 7000 {
+		t.Errorf("the router listens on port %d, want 7000", got)
+	}
+	if got := p.Proxy.Listen.Port(); got != 7000 {
+		t.Errorf("the proxy listens on port %d, want 7000", got)
+	}
+	if got, want := p.Proxy.Allow.String(), "10.0.0.0/8:22,80,db.*:3306"; got != want || len(p.Proxy.Allow.Patterns()) != 2 {
+		t.Errorf("the proxy allows %q, want %q in two patterns", got, want)
+	}
+	if up.Router.Listen.Port() != 7000 || up.Proxy.DialTimeout != 9*time.Second || !cmp.Equal(up.Proxy.Allow.String(), policy.Everything().String()) {
+		t.Errorf("up has %+v, want the listen address, the dial timeout, and to allow everything", up)
+	}
+}
+
+func TestDerivedAddresses(t *testing.T) {
+	tests := []struct {
+		args            []string
+		bind, advertise string
+	}{
+		{[]string{"--listen=127.0.0.2:0"}, "127.0.0.2", "127.0.0.2"},
+		{[]string{"--listen=localhost:80"}, "127.0.0.1", "127.0.0.1"},
+		{[]string{"--listen=[::1]:80"}, "::1", "::1"},
+		{[]string{"--listen=:80", "--insecure"}, "0.0.0.0", ""},
+		{[]string{"--listen=[::]:80", "--insecure"}, "::", ""},
+		{[]string{"--listen=:80", "--insecure", "--bind-address=10.0.0.1"}, "10.0.0.1", "10.0.0.1"},
+		{[]string{"--bind-address=[::1]"}, "::1", "::1"},
+		{[]string{"--bind-address=127.0.0.3", "--advertise=Router.Example."}, "127.0.0.3", "router.example"},
+		{[]string{"--advertise=[2001:DB8::1]"}, "127.0.0.1", "2001:db8::1"},
+	}
+	for _, tt := range tests {
+		r := mustLoad(t, Up, nil, tt.args...).Router
+		if r.BindAddress.String() != tt.bind || r.Advertise != tt.advertise {
+			t.Errorf("%q: bind address %v and advertise %q, want %s and %q", tt.args, r.BindAddress, r.Advertise, tt.bind, tt.advertise)
+		}
+	}
+}
+
+func TestStateDirectory(t *testing.T) {
+	for _, tt := range []struct {
+		args, environ []string
+		want          string
+	}{
+		{[]string{"--state=/srv/x"}, []string{"STATE_DIRECTORY=/var/lib/a"}, "/srv/x"},
+		{[]string{"--state=none"}, []string{"STATE_DIRECTORY=/var/lib/a"}, ""},
+		{nil, []string{"STATE_DIRECTORY=/var/lib/a:/var/lib/b", "XDG_STATE_HOME=/x"}, "/var/lib/a"},
+		{nil, []string{"XDG_STATE_HOME=/x"}, "/x/oh-router"},
+		{nil, []string{"XDG_STATE_HOME=relative"}, "/home/someone/.local/state/oh-router"},
+	} {
+		if got := mustLoad(t, RouterRole, tt.environ, tt.args...).Router.State; got != tt.want {
+			t.Errorf("%q %q: state is %q, want %q", tt.args, tt.environ, got, tt.want)
+		}
+	}
+	if _, err := load(t, RouterRole, []string{"HOME="}); err == nil || !strings.Contains(err.Error(), "--state none") {
+		t.Errorf("Load without a home = %v, want advice", err)
+	}
+}
+
+func TestValuesRefused(t *testing.T) {
+	tests := []struct {
+		role Role
+		arg  string
+		want string
+	}{
+		{Up, "--log-level=loud", `--log-level: "loud" is not a level: debug, info, warn or error`},
+		{Up, "--log-format=xml", `--log-format: "xml" is not a log format: text, json or auto`},
+		{Up, "--drain-timeout=300", `--drain-timeout: "300" has no unit: write 300s for seconds`},
+		{Up, "--drain-timeout=-1s", `--drain-timeout: -1s is negative`},
+		{Up, "--idle-timeout=soon", `--idle-timeout: "soon" is not a duration such as 500ms, 90s, 5m or 1h30m`},
+		{Up, "--idle-timeout=", `--idle-timeout: "" is not a duration such as 500ms, 90s, 5m or 1h30m`},
+		{Up, "--park=31s", `--park: 31s is too long: it may be 30s at most`},
+		{Up, "--dial-timeout=0", `--dial-timeout: 0 is too short: it has to be more than 0`},
+		{Up, "--dial-timeout=2m", `--dial-timeout: 2m is too long: it may be 1m0s at most`},
+		{Up, "--listen=8080", `--listen: "8080" is not IP:PORT, as in 127.0.0.1:8080, [::1]:8080, or :8080 for all addresses`},
+		{Up, "--listen=127.0.0.1:http", `--listen: "127.0.0.1:http": the port is not a number from 0 to 65535 (0: any that is free)`},
+		{Up, "--listen=router.example:80", `--listen: "router.example" is not an IP address of this machine, such as 127.0.0.1 or ::1`},
+		{Up, "--bind-address=eth0", `--bind-address: "eth0" is not an IP address of this machine, such as 127.0.0.1 or ::1`},
+		{Up, "--advertise=router:80", `--advertise: "router:80" is not a host: give a name or an address without a port`},
+		{Up, "--advertise=0.0.0.0", `--advertise: nobody can connect to 0.0.0.0: give a name or an address that clients reach, or leave it out`},
+		{Up, "--ports=0-10", `--ports: "0-10" is not a range of ports from 1 to 65535, as in 20000-29999`},
+		{Up, "--ports=1-65536", `--ports: "1-65536" is not a range of ports from 1 to 65535, as in 20000-29999`},
+		{Up, "--ports=30-20", `--ports: 30-20 ends before it begins: write 20-30`},
+		{RouterRole, "--proxy=host", `--proxy: "host" is not [NAME=]HOST:PORT: target "host" is not HOST:PORT (an IPv6 address goes in brackets, as in [2001:db8::1]:5432)`},
+		{RouterRole, "--proxy=Ä=127.0.0.1:1", `--proxy: "Ä" is not a name for a proxy: up to 63 of a-z, 0-9 and hyphen, a hyphen not first`},
+		{RouterRole, "--proxy=a=127.0.0.1:1,a=127.0.0.1:2", `--proxy: "a=127.0.0.1:2" names a proxy a for the second time`},
+		{RouterRole, "--proxy=", `--proxy: it names no proxy, so nothing could be mapped: leave it out for the default`},
+		{ProxyRole, "--metrics=9100", `--metrics: "9100" is not IP:PORT, as in 127.0.0.1:8080, [::1]:8080, or :8080 for all addresses`},
+		{ProxyRole, "--allow=10.0.0.5/8:80,db:0", "--allow: pattern \"10.0.0.5/8:80\": 10.0.0.5/8 has bits set behind its length: write 10.0.0.0/8 for the network, or 10.0.0.5 for the one address\n" +
+			`--allow: pattern "db:0": "0" is not a port from 1 to 65535, a range such as 1000-2000, or *`},
+	}
+	for _, tt := range tests {
+		_, err := load(t, tt.role, nil, tt.arg)
+		if err == nil || err.Error() != tt.want {
+			t.Errorf("%s %s:\n got %v\nwant %s", tt.role, tt.arg, err, tt.want)
+		}
+		if !errors.Is(err, ErrUsage) {
+			t.Errorf("%s %s: the error is not ErrUsage", tt.role, tt.arg)
+		}
+	}
+	_, err := load(t, Up, []string{"OH_ROUTER_PARK=1m", "OH_ROUTER_INSECURE=maybe"})
+	want := "OH_ROUTER_INSECURE: \"maybe\" is neither true nor false\nOH_ROUTER_PARK: 1m is too long: it may be 30s at most"
+	if err == nil || err.Error() != want {
+		t.Errorf("Load with wrong variables:\n got %v\nwant %s", err, want)
+	}
+}
+
+func TestBeyondLoopbackTakesInsecure(t *testing.T) {
+	tests := []struct {
+		role Role
+		args string
+		safe bool
+	}{
+		{Up, "--listen=127.9.9.9:1", true},
+		{Up, "--listen=[::ffff:127.0.0.1]:1", true},
+		{Up, "--listen=:1", false},
+		{Up, "--listen=0.0.0.0:1", false},
+		{Up, "--listen=10.0.0.1:1", false},
+		{Up, "--bind-address=10.0.0.1", false},
+		{Up, "--bind-address=::", false},
+		{RouterRole, "--listen=[::]:1", false},
+		{RouterRole, "--proxy=localhost:1,[::1]:2", true},
+		{RouterRole, "--proxy=127.0.0.1:1,a=10.0.0.1:2", false},
+		{RouterRole, "--proxy=proxy.example:2", false},
+		{ProxyRole, "--listen=192.168.1.1:1", false},
+		{ProxyRole, "--metrics=:1", false},
+		{ProxyRole, "--metrics=localhost:1", true},
+	}
+	for _, tt := range tests {
+		_, err := load(t, tt.role, nil, tt.args)
+		if (err == nil) != tt.safe {
+			t.Errorf("%s %s: %v, want safe %v", tt.role, tt.args, err, tt.safe)
+		}
+		if err != nil && (!strings.Contains(err.Error(), "--insecure") || strings.Contains(err.Error(), "\n")) {
+			t.Errorf("%s %s: %q, want one line that names --insecure", tt.role, tt.args, err)
+		}
+		c, err := load(t, tt.role, nil, tt.args, "--insecure")
+		if err != nil {
+			t.Errorf("%s %s --insecure: %v", tt.role, tt.args, err)
+		}
+		if len(c.Warnings) == 0 || !strings.Contains(c.Warnings[0], "insecure") {
+			t.Errorf("%s --insecure warns %q, want a warning that says so", tt.role, c.Warnings)
+		}
+	}
+	// What a role has no use for cannot make it unsafe.
+	file := writeFile(t, "router:\n  proxy: [proxy.example:9000]\nproxy:\n  listen: 0.0.0.0:9000\n")
+	mustLoad(t, Up, nil, "-c", file)
+}
+
+func TestWarnings(t *testing.T) {
+	if w := mustLoad(t, ProxyRole, nil).Warnings; len(w) != 1 || !strings.Contains(w[0], "--allow") {
+		t.Errorf("a proxy without an allow-list warns %q, want one that says so", w)
+	}
+	if w := mustLoad(t, ProxyRole, nil, "--allow=any").Warnings; len(w) != 0 {
+		t.Errorf("a proxy with an allow-list warns %q", w)
+	}
+	const kernel = "32768\t60999\n"
+	for ports, want := range map[Ports]bool{
+		{20000, 29999}: false, {30000, 32768}: true, {60999, 65535}: true, {61000, 65535}: false, {1, 65535}: true,
+	} {
+		if got := overlap(ports, kernel); (got != "") != want {
+			t.Errorf("overlap(%v) = %q, want a warning %v", ports, got, want)
+		}
+	}
+	if got := overlap(Ports{1, 65535}, ""); got != "" {
+		t.Errorf("overlap without a kernel range = %q, want nothing", got)
+	}
+}

@@ -1,0 +1,158 @@
+package config
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/ohrouter/oh-router/internal/policy"
+)
+
+// setting is one thing that can be configured.
+type setting struct {
+	key   string                            // in the file: "drain_timeout", "router.listen"
+	roles []Role                            // the commands that have it as a flag
+	arg   string                            // stands for the value in help; "" for a switch
+	help  string                            // stands in help, and in reference.yaml
+	def   string                            // as a user would write it; "" is worked out or none
+	split func(string) []string             // cuts a list; nil for a single value
+	set   func(c *Config, v []string) error // v has one item unless there is a split
+}
+
+// flag returns the setting's word on the command line.
+func (s setting) flag() string {
+	_, word, ok := strings.Cut(s.key, ".")
+	if !ok {
+		word = s.key
+	}
+	return strings.ReplaceAll(word, "_", "-")
+}
+
+// variable returns the name of the setting's environment variable.
+func (s setting) variable() string { return variable(s.flag()) }
+
+// variable returns the name of a flag's environment variable.
+func variable(flag string) string {
+	return "OH_ROUTER_" + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
+}
+
+// settings returns all there are, in the order of reference.yaml.
+func settings() []setting {
+	return slices.Concat(commonSettings(), routerSettings(), proxySettings())
+}
+
+func commonSettings() []setting {
+	all := []Role{RouterRole, ProxyRole, Up}
+	return []setting{
+		{
+			key: "log_level", roles: all, arg: "LEVEL", def: "info",
+			help: "log lines of this level and above: debug, info, warn or error",
+			set:  one(func(c *Config, v string) (err error) { c.LogLevel, err = parseLogLevel(v); return }),
+		}, {
+			key: "log_format", roles: all, arg: "FORMAT", def: "auto",
+			help: "text, json, or auto: text on a terminal, else json",
+			set:  one(func(c *Config, v string) (err error) { c.LogFormat, err = parseLogFormat(v); return }),
+		}, {
+			key: "drain_timeout", roles: all, arg: "DURATION", def: "30s",
+			help: "how long sessions may finish after SIGTERM",
+			set:  one(func(c *Config, v string) (err error) { c.DrainTimeout, err = parseDuration(v, 0, unbounded); return }),
+		}, {
+			key: "insecure", roles: all, def: "false",
+			help: "permit addresses beyond loopback, although API and links are neither encrypted nor authenticated",
+			set:  one(func(c *Config, v string) (err error) { c.Insecure, err = parseBool(v); return }),
+		},
+	}
+}
+
+func routerSettings() []setting {
+	both := []Role{RouterRole, Up}
+	return []setting{
+		{
+			key: "router.listen", roles: both, arg: "IP:PORT", def: "127.0.0.1:8080",
+			help: "where the REST API listens",
+			set:  one(func(c *Config, v string) (err error) { c.Router.Listen, err = parseListen(v); return }),
+		}, {
+			key: "router.bind_address", roles: both, arg: "IP",
+			help: "where mapped ports listen; the host of listen by default",
+			set:  one(func(c *Config, v string) (err error) { c.Router.BindAddress, err = parseBindAddress(v); return }),
+		}, {
+			key: "router.advertise", roles: both, arg: "HOST",
+			help: "host in the addresses that clients get; the bind address by default, or the address at which the API was called if that is unspecified",
+			set:  one(func(c *Config, v string) (err error) { c.Router.Advertise, err = parseAdvertise(v); return }),
+		}, {
+			key: "router.ports", roles: both, arg: "LOW-HIGH", def: "20000-29999",
+			help: "range of ports to map",
+			set:  one(func(c *Config, v string) (err error) { c.Router.Ports, err = parsePorts(v); return }),
+		}, {
+			key: "router.idle_timeout", roles: both, arg: "DURATION", def: "5m",
+			help: "recycle a binding this long after its last session ended or its last bind call; 0 never",
+			set: one(func(c *Config, v string) (err error) {
+				c.Router.IdleTimeout, err = parseDuration(v, 0, unbounded)
+				return
+			}),
+		}, {
+			key: "router.park", roles: both, arg: "DURATION", def: "3s",
+			help: "how long a bind's check waits for its first client, at most 30s; 0 off",
+			set: one(func(c *Config, v string) (err error) {
+				c.Router.Park, err = parseDuration(v, 0, 30*time.Second)
+				return
+			}),
+		}, {
+			key: "router.quarantine", roles: both, arg: "DURATION", def: "10m",
+			help: "how long a recycled port rests before it may serve another target",
+			set: one(func(c *Config, v string) (err error) {
+				c.Router.Quarantine, err = parseDuration(v, 0, unbounded)
+				return
+			}),
+		}, {
+			key: "router.proxy", roles: []Role{RouterRole}, arg: "[NAME=]HOST:PORT", def: "127.0.0.1:9000", split: splitCommas,
+			help: "proxy to dial; may be repeated",
+			set:  func(c *Config, v []string) (err error) { c.Router.Proxies, err = parseProxies(v); return },
+		}, {
+			key: "router.state", roles: []Role{RouterRole}, arg: "DIR",
+			help: "keep bindings, ports and resting ports here across restarts, or none for memory only; $STATE_DIRECTORY by default, else the XDG state folder",
+			set:  one(func(c *Config, v string) error { c.Router.State = v; return nil }),
+		},
+	}
+}
+
+func proxySettings() []setting {
+	return []setting{
+		{
+			key: "proxy.listen", roles: []Role{ProxyRole}, arg: "IP:PORT", def: "127.0.0.1:9000",
+			help: "where links from routers arrive",
+			set:  one(func(c *Config, v string) (err error) { c.Proxy.Listen, err = parseListen(v); return }),
+		}, {
+			key: "proxy.allow", roles: []Role{ProxyRole}, arg: "PATTERN", split: policy.Split,
+			help: "targets that may be dialled, none by default: CIDR:PORTS, HOSTGLOB:PORTS or any; may be repeated",
+			set:  func(c *Config, v []string) (err error) { c.Proxy.Allow, err = parseAllow(v); return },
+		}, {
+			key: "proxy.metrics", roles: []Role{ProxyRole}, arg: "IP:PORT", def: "off",
+			help: "where /livez, /readyz and /metrics listen, or off",
+			set:  one(func(c *Config, v string) (err error) { c.Proxy.Metrics, err = parseMetrics(v); return }),
+		}, {
+			key: "proxy.dial_timeout", roles: []Role{ProxyRole, Up}, arg: "DURATION", def: "5s",
+			help: "how long connecting to a target may take, at most 1m",
+			set: one(func(c *Config, v string) (err error) {
+				c.Proxy.DialTimeout, err = parseDuration(v, 1, time.Minute)
+				return
+			}),
+		},
+	}
+}
+
+// one makes a set of a function that reads a single value.
+func one(set func(c *Config, v string) error) func(*Config, []string) error {
+	return func(c *Config, v []string) error { return set(c, v[0]) }
+}
+
+// splitCommas cuts a list at its commas.
+func splitCommas(list string) []string {
+	var items []string
+	for item := range strings.SplitSeq(list, ",") {
+		if item = strings.TrimSpace(item); item != "" {
+			items = append(items, item)
+		}
+	}
+	return items
+}

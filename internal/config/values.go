@@ -1,0 +1,215 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"net"
+	"net/netip"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/ohrouter/oh-router"
+	"github.com/ohrouter/oh-router/internal/policy"
+)
+
+// unbounded is the longest duration there is.
+const unbounded = time.Duration(math.MaxInt64)
+
+func parseLogLevel(s string) (slog.Level, error) {
+	switch strings.ToLower(s) {
+	case "debug":
+		return slog.LevelDebug, nil
+	case "info":
+		return slog.LevelInfo, nil
+	case "warn":
+		return slog.LevelWarn, nil
+	case "error":
+		return slog.LevelError, nil
+	}
+	return 0, fmt.Errorf("%.60q is not a level: debug, info, warn or error", s)
+}
+
+func parseLogFormat(s string) (LogFormat, error) {
+	switch f := LogFormat(strings.ToLower(s)); f {
+	case AutoLog, TextLog, JSONLog:
+		return f, nil
+	}
+	return "", fmt.Errorf("%.60q is not a log format: text, json or auto", s)
+}
+
+func parseBool(s string) (bool, error) {
+	b, err := strconv.ParseBool(s)
+	if err != nil {
+		return false, fmt.Errorf("%.60q is neither true nor false", s)
+	}
+	return b, nil
+}
+
+// parseDuration reads a duration from low to high.
+func parseDuration(s string, low, high time.Duration) (time.Duration, error) {
+	d, err := time.ParseDuration(s)
+	switch _, notNumber := strconv.Atoi(s); {
+	case err != nil && notNumber == nil:
+		return 0, fmt.Errorf("%.60q has no unit: write %.60ss for seconds", s, s)
+	case err != nil:
+		return 0, fmt.Errorf("%.60q is not a duration such as 500ms, 90s, 5m or 1h30m", s)
+	case d < 0:
+		return 0, fmt.Errorf("%s is negative", s)
+	case d < low:
+		return 0, fmt.Errorf("%s is too short: it has to be more than 0", s)
+	case d > high:
+		return 0, fmt.Errorf("%s is too long: it may be %s at most", s, high)
+	}
+	return d, nil
+}
+
+// parseListen reads the address of a listener. An empty host is every address
+// of the machine.
+func parseListen(s string) (netip.AddrPort, error) {
+	host, port, err := net.SplitHostPort(s)
+	if err != nil {
+		return netip.AddrPort{}, fmt.Errorf("%.100q is not IP:PORT, as in 127.0.0.1:8080, [::1]:8080, or :8080 for all addresses", s)
+	}
+	p, err := strconv.ParseUint(port, 10, 16)
+	if err != nil {
+		return netip.AddrPort{}, fmt.Errorf("%.100q: the port is not a number from 0 to 65535 (0: any that is free)", s)
+	}
+	// Go listens on IPv6, too, when told the unspecified IPv4 address, and
+	// does without where there is none.
+	addr := netip.IPv4Unspecified()
+	if host != "" {
+		if addr, err = parseIP(host); err != nil {
+			return netip.AddrPort{}, err
+		}
+	}
+	return netip.AddrPortFrom(addr, uint16(p)), nil
+}
+
+// parseIP reads an address of this machine.
+func parseIP(s string) (netip.Addr, error) {
+	if strings.EqualFold(s, "localhost") {
+		return netip.AddrFrom4([4]byte{127, 0, 0, 1}), nil
+	}
+	inner := s
+	if strings.HasPrefix(s, "[") && strings.HasSuffix(s, "]") {
+		inner = s[1 : len(s)-1]
+	}
+	addr, err := netip.ParseAddr(inner)
+	if err != nil {
+		return netip.Addr{}, fmt.Errorf("%.100q is not an IP address of this machine, such as 127.0.0.1 or ::1", s)
+	}
+	return addr.Unmap(), nil
+}
+
+// parseBindAddress reads where mapped ports listen; the zero Addr stands for
+// the host of the API.
+func parseBindAddress(s string) (netip.Addr, error) {
+	if s == "" {
+		return netip.Addr{}, nil
+	}
+	return parseIP(s)
+}
+
+func parseAdvertise(s string) (string, error) {
+	if s == "" {
+		return "", nil
+	}
+	t, err := ohrouter.NewTarget(s, "1")
+	switch {
+	case err != nil && strings.Contains(s, ":"):
+		return "", fmt.Errorf("%.100q is not a host: give a name or an address without a port", s)
+	case err != nil:
+		return "", err
+	case t.Addr().IsUnspecified():
+		return "", fmt.Errorf("nobody can connect to %s: give a name or an address that clients reach, or leave it out", s)
+	}
+	return t.Host, nil
+}
+
+func parsePorts(s string) (Ports, error) {
+	first, last, isRange := strings.Cut(s, "-")
+	if !isRange {
+		last = first
+	}
+	low, errLow := strconv.ParseUint(strings.TrimSpace(first), 10, 16)
+	high, errHigh := strconv.ParseUint(strings.TrimSpace(last), 10, 16)
+	switch {
+	case errLow != nil || errHigh != nil || low == 0:
+		return Ports{}, fmt.Errorf("%.60q is not a range of ports from 1 to 65535, as in 20000-29999", s)
+	case low > high:
+		return Ports{}, fmt.Errorf("%s ends before it begins: write %d-%d", s, high, low)
+	}
+	return Ports{uint16(low), uint16(high)}, nil
+}
+
+func parseProxies(items []string) ([]ProxyAddress, error) {
+	if len(items) == 0 {
+		return nil, errors.New("it names no proxy, so nothing could be mapped: leave it out for the default")
+	}
+	var proxies []ProxyAddress
+	var problems []error
+	names := map[string]bool{}
+	for _, item := range items {
+		p, err := parseProxy(item)
+		switch {
+		case err != nil:
+			problems = append(problems, err)
+		case names[p.Name]:
+			problems = append(problems, fmt.Errorf("%q names a proxy %s for the second time", item, p.Name))
+		}
+		names[p.Name] = true
+		proxies = append(proxies, p)
+	}
+	return proxies, errors.Join(problems...)
+}
+
+// parseProxy reads [NAME=]HOST:PORT.
+func parseProxy(s string) (ProxyAddress, error) {
+	name, address, named := strings.Cut(s, "=")
+	if !named {
+		address = s
+	}
+	t, err := ohrouter.ParseTarget(address)
+	switch {
+	case err != nil:
+		return ProxyAddress{}, fmt.Errorf("%.100q is not [NAME=]HOST:PORT: %s", s, ohrouter.Message(err))
+	case named && !isProxyName(name):
+		return ProxyAddress{}, fmt.Errorf("%.100q is not a name for a proxy: up to 63 of a-z, 0-9 and hyphen, a hyphen not first", name)
+	case !named:
+		name = t.String()
+	}
+	return ProxyAddress{Name: name, Address: t.String()}, nil
+}
+
+func isProxyName(s string) bool {
+	return s != "" && len(s) <= 63 && s[0] != '-' && strings.Trim(s, "abcdefghijklmnopqrstuvwxyz0123456789-") == ""
+}
+
+// parseAllow reads the allow-list and reports every pattern that is wrong.
+func parseAllow(items []string) (*policy.List, error) {
+	l, err := policy.Parse(items)
+	if err == nil {
+		return l, nil
+	}
+	var problems []error
+	for _, item := range items {
+		if _, err := policy.Parse([]string{item}); err != nil {
+			problems = append(problems, err)
+		}
+	}
+	if len(problems) == 0 {
+		return nil, err // there are too many
+	}
+	return nil, errors.Join(problems...)
+}
+
+// parseMetrics reads where a proxy's metrics are; the zero AddrPort is nowhere.
+func parseMetrics(s string) (netip.AddrPort, error) {
+	if s == "" || s == "off" {
+		return netip.AddrPort{}, nil
+	}
+	return parseListen(s)
+}
