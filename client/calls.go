@@ -35,7 +35,7 @@ func (c *Client) Binding(ctx context.Context, id string) (b ohrouter.Binding, er
 // Filter chooses bindings. The zero value chooses all.
 type Filter struct {
 	Target ohrouter.Target // zero: any
-	Label  string          // "KEY=VALUE"; "": any
+	Labels []string        // "KEY=VALUE": those that have all of them
 }
 
 // Bindings returns the bindings that the filter chooses, oldest first,
@@ -45,8 +45,8 @@ func (c *Client) Bindings(ctx context.Context, f Filter) ([]ohrouter.Binding, er
 	if f.Target != (ohrouter.Target{}) {
 		query.Set("target", f.Target.String())
 	}
-	if f.Label != "" {
-		query.Set("label", f.Label)
+	if len(f.Labels) > 0 {
+		query["label"] = f.Labels
 	}
 	return list[ohrouter.Binding](ctx, c, "bindings", query)
 }

@@ -126,9 +126,9 @@ func TestCalls(t *testing.T) {
 			return err
 		}, call{method: "GET", uri: "/v1/bindings"}},
 		{"bindings filtered", 200, `{"bindings":null}`, func(ctx context.Context, c *client.Client) error {
-			_, err := c.Bindings(ctx, client.Filter{Target: ohrouter.Target{Host: "::1", Port: 22}, Label: "a=b&c"})
+			_, err := c.Bindings(ctx, client.Filter{Target: ohrouter.Target{Host: "::1", Port: 22}, Labels: []string{"a=b&c", "d=e"}})
 			return err
-		}, call{method: "GET", uri: "/v1/bindings?label=a%3Db%26c&target=%5B%3A%3A1%5D%3A22"}},
+		}, call{method: "GET", uri: "/v1/bindings?label=a%3Db%26c&label=d%3De&target=%5B%3A%3A1%5D%3A22"}},
 		{"patch", 200, binding, func(ctx context.Context, c *client.Client) error {
 			_, err := c.Patch(ctx, "b1", ohrouter.BindingPatch{MaxSessions: new(int), Allow: &[]netip.Prefix{}})
 			return err

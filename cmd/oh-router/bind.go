@@ -100,20 +100,24 @@ func (f *bindFlags) spec(cmd *cobra.Command, target string) (ohrouter.BindingSpe
 		}
 		spec.Allow = append(spec.Allow, p)
 	}
-	for _, s := range f.labels {
-		key, value, ok := strings.Cut(s, "=")
-		if !ok || key == "" {
-			return spec, usageErrorf("--label %q is not KEY=VALUE", s)
-		}
-		if spec.Labels == nil {
-			spec.Labels = map[string]string{}
-		}
-		spec.Labels[key] = value
-	}
 	if f.noCheck {
 		spec.Check = new(false)
 	}
-	return spec, nil
+	spec.Labels, err = parseLabels(f.labels)
+	return spec, err
+}
+
+// parseLabels reads the values of --label.
+func parseLabels(pairs []string) (map[string]string, error) {
+	labels := make(map[string]string, len(pairs))
+	for _, s := range pairs {
+		key, value, ok := strings.Cut(s, "=")
+		if !ok || key == "" {
+			return nil, usageErrorf("--label %q is not KEY=VALUE", s)
+		}
+		labels[key] = value
+	}
+	return labels, nil
 }
 
 // parseTarget reads an argument HOST:PORT.

@@ -16,7 +16,8 @@ import (
 
 // newBindingsCommand returns "oh-router bindings".
 func newBindingsCommand(environ []string) *cobra.Command {
-	var target, label string
+	var target string
+	var labels []string
 	output := newFormat(asTable, asTable, asWide, asJSON, asName)
 	cmd := &cobra.Command{
 		Use:   "bindings",
@@ -30,13 +31,13 @@ clients to the target, DOWN the other way.`,
 		ValidArgsFunction: cobra.NoFileCompletions,
 	}
 	cmd.Flags().StringVar(&target, "target", "", "only the bindings of `HOST:PORT`")
-	cmd.Flags().StringVar(&label, "label", "", "only bindings with this label, `KEY=VALUE`")
+	cmd.Flags().StringArrayVar(&labels, "label", nil, "only bindings with this label `KEY=VALUE`, repeatable")
 	access := newAccess(cmd, environ)
 	output.flag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		filter := client.Filter{Label: label}
+		filter := client.Filter{Labels: labels}
 		list := bindingListing(time.Now())
-		if target != "" || label != "" {
+		if target != "" || len(labels) > 0 {
 			list.none = "no such bindings"
 		}
 		if target != "" {
@@ -45,8 +46,8 @@ clients to the target, DOWN the other way.`,
 				return err
 			}
 		}
-		if key, _, ok := strings.Cut(label, "="); label != "" && (!ok || key == "") {
-			return usageErrorf("--label %q is not KEY=VALUE", label)
+		if _, err := parseLabels(labels); err != nil {
+			return err
 		}
 		var bindings []ohrouter.Binding
 		err := access.call(cmd, func(ctx context.Context, c *client.Client) (err error) {

@@ -123,9 +123,12 @@ func (f *fakeAPI) list(w http.ResponseWriter, r *http.Request) {
 	defer f.mu.Unlock()
 	found := []ohrouter.Binding{}
 	for _, b := range f.bindings {
-		target, label := r.FormValue("target"), r.FormValue("label")
-		key, value, _ := strings.Cut(label, "=")
-		if (target == "" || b.Target.String() == target) && (label == "" || b.Labels[key] == value) {
+		target := r.FormValue("target")
+		other := func(label string) bool {
+			key, value, _ := strings.Cut(label, "=")
+			return b.Labels[key] != value
+		}
+		if (target == "" || b.Target.String() == target) && !slices.ContainsFunc(r.Form["label"], other) {
 			found = append(found, b)
 		}
 	}

@@ -25,6 +25,8 @@ func TestScripts(t *testing.T) {
 			api := startFakeAPI()
 			env.Defer(api.Close)
 			env.Setenv("OH_ROUTER_SERVER", api.URL)
+			// The race detector lets every process sleep for 1 s before it ends.
+			env.Setenv("GORACE", "atexit_sleep_ms=0")
 			return nil
 		},
 		Cmds:                map[string]func(*testscript.TestScript, bool, []string){"exits": exits},

@@ -1,0 +1,116 @@
+package main
+
+import (
+	"context"
+	"net"
+	"net/http"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/ohrouter/oh-router/internal/api"
+	"github.com/ohrouter/oh-router/internal/config"
+	"github.com/ohrouter/oh-router/internal/link"
+	"github.com/ohrouter/oh-router/internal/proxy"
+	"github.com/ohrouter/oh-router/internal/socket"
+)
+
+func newProxyCommand(environ []string) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "proxy [flags]",
+		Short: "Serve the proxy role: dial targets for routers",
+		Long: `Serve the proxy role. It takes links from routers and dials the targets that
+--allow names. Without --allow it dials nothing; "any" stands for everything
+but loopback, link-local and other special addresses, which only a CIDR that
+lies within them opens.`,
+		Example: `  oh-router proxy --allow '10.0.0.0/8:5432,3306' --allow '*.db.internal:*'
+  oh-router proxy --listen 127.0.0.1:9000 --allow 127.0.0.0/8:* --metrics 127.0.0.1:9001`,
+		Args: takes(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return serve(cmd, config.ProxyRole, environ, func(ctx context.Context, p *process) (server, error) {
+				return startProxy(ctx, p, p.cfg.Proxy.Listen.String(), descriptors(1), link.NewStates(p.metrics))
+			})
+		},
+	}
+	config.Flags(cmd.Flags(), config.ProxyRole)
+	return cmd
+}
+
+// proxyServer is a running proxy role.
+type proxyServer struct {
+	p        *process
+	proxy    *proxy.Proxy
+	listener *net.TCPListener
+	health   *http.Server // nil without --metrics
+	metrics  *net.TCPListener
+}
+
+// startProxy opens the proxy's listeners.
+func startProxy(ctx context.Context, p *process, address string, budget socket.Budget, states *link.States) (*proxyServer, error) {
+	cfg := p.cfg.Proxy
+	s := &proxyServer{p: p}
+	var err error
+	if s.listener, err = listen(ctx, "links", address, "--listen"); err != nil {
+		return nil, err
+	}
+	if cfg.Metrics.IsValid() {
+		if s.metrics, err = listen(ctx, "metrics", cfg.Metrics.String(), "--metrics"); err != nil {
+			_ = s.listener.Close() // the start has failed for a better reason
+			return nil, err
+		}
+		s.health = api.Server(api.Health(s.parts, p.metricsHandler()))
+	}
+	s.proxy = proxy.New(proxy.Config{
+		Allow: cfg.Allow, DialTimeout: cfg.DialTimeout, Descriptors: budget, States: states,
+		Log: p.log, Metrics: p.metrics,
+	})
+	return s, nil
+}
+
+func (s *proxyServer) run(ctx context.Context, drain func() (context.Context, context.CancelFunc)) error {
+	allow := s.p.cfg.Proxy.Allow.Patterns()
+	s.p.log.Info("proxy serves", "listen", s.listener.Addr().String(), "allow", allow)
+	if len(allow) == 0 {
+		s.p.log.Warn("no target is allowed, so none will be dialled: name some with --allow")
+	}
+	serving, stop := context.WithCancel(context.WithoutCancel(ctx))
+	group, serving := errgroup.WithContext(serving)
+	group.Go(func() error { return s.proxy.Serve(s.listener) })
+	if s.health != nil {
+		group.Go(func() error { return serveHTTP(serving, s.health, s.metrics) })
+	}
+	select {
+	case <-ctx.Done():
+	case <-serving.Done(): // one of them failed
+	}
+	until, cancel := drain()
+	defer cancel()
+	s.proxy.Shutdown(until)
+	stop()
+	err := group.Wait()
+	s.p.log.Info("proxy stopped")
+	return err
+}
+
+// reload applies what may change while a proxy runs; the rest needs a restart,
+// which the log says.
+func (s *proxyServer) reload(cfg config.Config) {
+	is, was := cfg.Proxy, s.p.cfg.Proxy
+	s.proxy.SetAllow(is.Allow)
+	if is.Listen != was.Listen || is.Metrics != was.Metrics || is.DialTimeout != was.DialTimeout {
+		s.p.log.Warn("listen, metrics and dial_timeout change with a restart only")
+	}
+}
+
+// parts is what /readyz shows.
+func (s *proxyServer) parts(context.Context) []api.Part {
+	links := api.Part{Name: "links", OK: !s.proxy.Draining(), Required: true, Detail: s.listener.Addr().String()}
+	if !links.OK {
+		links.Detail = "shutting down"
+	}
+	parts := []api.Part{links}
+	if s.p.cfg.Insecure {
+		parts = append(parts, api.Part{Name: "security", Detail: "insecure is set: no credentials, no encryption"})
+	}
+	return parts
+}

@@ -1,0 +1,196 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	ohrouter "github.com/ohrouter/oh-router"
+	"github.com/ohrouter/oh-router/internal/api"
+	"github.com/ohrouter/oh-router/internal/config"
+	"github.com/ohrouter/oh-router/internal/link"
+	"github.com/ohrouter/oh-router/internal/registry"
+	"github.com/ohrouter/oh-router/internal/router"
+	"github.com/ohrouter/oh-router/internal/socket"
+	"github.com/ohrouter/oh-router/internal/store/bolt"
+)
+
+func newRouterCommand(environ []string) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "router [flags]",
+		Short: "Serve the router role: the REST API and the mapped ports",
+		Long: `Serve the router role. Clients ask its REST API for targets and connect to the
+mapped ports that it answers with; it reaches the targets through the proxies
+that --proxy names.`,
+		Example: `  oh-router router
+  oh-router router --listen 127.0.0.1:8080 --proxy east=127.0.0.1:9000 --proxy west=127.0.0.1:9001
+  oh-router router -c /etc/oh-router.yaml`,
+		Args: takes(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return serve(cmd, config.RouterRole, environ, func(ctx context.Context, p *process) (server, error) {
+				return startRouter(ctx, p, proxyList(p.cfg.Router.Proxies), descriptors(1), link.NewStates(p.metrics))
+			})
+		},
+	}
+	config.Flags(cmd.Flags(), config.RouterRole)
+	return cmd
+}
+
+func proxyList(configured []config.ProxyAddress) []link.Proxy {
+	var list []link.Proxy
+	for _, a := range configured {
+		list = append(list, link.Proxy{Name: a.Name, Address: a.Address})
+	}
+	return list
+}
+
+// routerServer is a running router role.
+type routerServer struct {
+	p        *process
+	dialer   *link.Dialer
+	router   *router.Router
+	registry *registry.Registry
+	store    registry.Store // nil: memory only
+	http     *http.Server
+	listener *net.TCPListener
+}
+
+// startRouter opens everything that a router needs: when it returns, the
+// bindings of the last run are back, and the API's port takes connections that
+// run will answer.
+func startRouter(ctx context.Context, p *process, proxies []link.Proxy, budget socket.Budget, states *link.States) (_ *routerServer, err error) {
+	cfg := p.cfg.Router
+	s := &routerServer{p: p, dialer: link.NewDialer(proxies, states)}
+	s.router = router.New(router.Config{
+		BindAddress: cfg.BindAddress, Linker: linker{s.dialer}, Park: cfg.Park,
+		Descriptors: budget, Log: p.log, Metrics: p.metrics,
+	})
+	defer func() {
+		if err != nil {
+			s.abandon()
+		}
+	}()
+	if s.listener, err = listen(ctx, "the REST API", cfg.Listen.String(), "--listen"); err != nil {
+		return nil, err
+	}
+	if cfg.State != "" {
+		if s.store, err = bolt.Open(cfg.State); err != nil {
+			return nil, err
+		}
+	}
+	s.registry = registry.New(registry.Config{
+		PortLow: cfg.Ports.Low, PortHigh: cfg.Ports.High, IdleTimeout: cfg.IdleTimeout, Quarantine: cfg.Quarantine,
+		Store: s.store, Listeners: s.router, KnowsProxy: s.dialer.Knows, Log: p.log, Metrics: p.metrics,
+	})
+	if err := s.registry.Restore(ctx); err != nil {
+		return nil, err
+	}
+	handler, err := api.New(api.Config{
+		Bindings: s.registry, Sessions: s.router, Proxies: s.dialer.Proxies, Advertise: cfg.Advertise,
+		Parts: s.parts, Metrics: p.metricsHandler(), Log: p.log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	s.http = api.Server(handler)
+	return s, nil
+}
+
+// abandon takes back what a failed start has opened.
+func (s *routerServer) abandon() {
+	ended, cancel := context.WithCancel(context.Background())
+	cancel()
+	s.router.Shutdown(ended)
+	if s.listener != nil {
+		_ = s.listener.Close() // the start has failed for a better reason
+	}
+	if s.store != nil {
+		_ = s.store.Close()
+	}
+}
+
+func (s *routerServer) run(ctx context.Context, drain func() (context.Context, context.CancelFunc)) error {
+	s.p.log.Info("router serves", "listen", s.listener.Addr().String(), "ports", s.p.cfg.Router.Ports.String(),
+		"bind_address", s.p.cfg.Router.BindAddress.String(), "state", s.p.cfg.Router.State)
+	// The API and the books outlive the drain: it can be watched.
+	serving, stop := context.WithCancel(context.WithoutCancel(ctx))
+	group, serving := errgroup.WithContext(serving)
+	group.Go(func() error { return serveHTTP(serving, s.http, s.listener) })
+	group.Go(func() error { return s.registry.Run(serving) })
+	group.Go(func() error { s.dialer.Watch(serving, s.p.log); return nil })
+	select {
+	case <-ctx.Done():
+	case <-serving.Done(): // one of them failed
+	}
+	s.registry.Drain()
+	until, cancel := drain()
+	defer cancel()
+	s.router.Shutdown(until)
+	stop()
+	err := group.Wait()
+	if s.store != nil {
+		if cerr := s.store.Close(); cerr != nil && err == nil {
+			err = fmt.Errorf("close the state store: %w", cerr)
+		}
+	}
+	s.p.log.Info("router stopped")
+	return err
+}
+
+// reload applies what may change while a router runs; the rest needs a
+// restart, which the log says.
+func (s *routerServer) reload(cfg config.Config) {
+	is, was := cfg.Router, s.p.cfg.Router
+	s.registry.Reconfigure(is.IdleTimeout, is.Quarantine)
+	s.router.SetPark(is.Park)
+	if is.Proxies != nil {
+		s.dialer.SetProxies(proxyList(is.Proxies))
+	}
+	if is.Listen != was.Listen || is.BindAddress != was.BindAddress || is.Advertise != was.Advertise || is.Ports != was.Ports || is.State != was.State {
+		s.p.log.Warn("listen, bind_address, advertise, ports and state change with a restart only")
+	}
+}
+
+// parts is what /readyz shows.
+func (s *routerServer) parts(context.Context) []api.Part {
+	accepting := api.Part{Name: "binds", OK: !s.registry.Draining(), Required: true}
+	if !accepting.OK {
+		accepting.Detail = "shutting down"
+	}
+	store := api.Part{Name: "store", OK: true, Detail: "in memory only"}
+	if s.store != nil {
+		store.Detail = s.p.cfg.Router.State
+	}
+	parts := []api.Part{accepting, store}
+	if s.p.cfg.Insecure {
+		parts = append(parts, api.Part{Name: "security", Detail: "insecure is set: no credentials, no encryption"})
+	}
+	for _, p := range s.dialer.Proxies() {
+		part := api.Part{Name: "proxy " + p.Name, OK: p.State == ohrouter.ProxyUp, Detail: string(p.State)}
+		if p.State == ohrouter.ProxyDown && p.LastError != nil {
+			part.Detail += ": " + p.LastError.Message
+		}
+		parts = append(parts, part)
+	}
+	return parts
+}
+
+// linker lets the router use a dialer.
+type linker struct{ *link.Dialer }
+
+func (l linker) Link(ctx context.Context, want router.Want) (router.Link, error) {
+	made, err := l.Dial(ctx, link.Want(want))
+	if err != nil {
+		return nil, err
+	}
+	return peer{made}, nil
+}
+
+type peer struct{ *link.Link }
+
+func (p peer) Peer() (proxy string, resolved netip.AddrPort) { return p.Proxy, p.Resolved }

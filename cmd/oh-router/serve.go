@@ -1,0 +1,204 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"github.com/spf13/cobra"
+
+	"github.com/ohrouter/oh-router/internal/config"
+	"github.com/ohrouter/oh-router/internal/socket"
+)
+
+// server is what a serving command runs.
+type server interface {
+	// run serves until ctx ends, then lets sessions finish until drain's
+	// context does, and returns when nothing is left.
+	run(ctx context.Context, drain func() (context.Context, context.CancelFunc)) error
+	// reload applies what may change while it runs.
+	reload(cfg config.Config)
+}
+
+// process is what all servers of this process share.
+type process struct {
+	cfg     config.Config
+	log     *slog.Logger
+	level   *slog.LevelVar
+	metrics *prometheus.Registry
+	stdout  io.Writer
+	stderr  io.Writer
+}
+
+// serve loads the configuration of a role, starts its server, and runs it
+// until a signal ends it: the first SIGTERM or SIGINT drains, a second one
+// exits at once, SIGHUP reloads.
+func serve(cmd *cobra.Command, role config.Role, environ []string, start func(context.Context, *process) (server, error)) error {
+	load := func() (config.Config, error) { return config.Load(role, cmd.Flags(), environ) }
+	cfg, err := load()
+	if err != nil {
+		return configFailure(err)
+	}
+	p := newProcess(cmd, cfg)
+	signals := make(chan os.Signal, 4)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	defer signal.Stop(signals)
+	ctx, stop := context.WithCancel(cmd.Context())
+	defer stop()
+
+	s, err := start(ctx, p)
+	if err != nil {
+		return err
+	}
+	done := make(chan error, 1)
+	go func() { done <- s.run(ctx, p.drain) }()
+	for draining := false; ; {
+		select {
+		case err := <-done:
+			return err
+		case sig := <-signals:
+			switch {
+			case sig == syscall.SIGHUP:
+				p.reload(s, load)
+			case draining:
+				return &failure{message: "stopped before all sessions had ended", exit: exitFailed}
+			default:
+				draining = true
+				p.log.Info("shutting down", "signal", sig.String(), "drain_timeout", p.cfg.DrainTimeout)
+				stop()
+			}
+		}
+	}
+}
+
+// configFailure returns the error of a wrong configuration: wrong use when a
+// flag or the environment caused it.
+func configFailure(err error) error {
+	f := &failure{message: err.Error(), exit: exitFailed}
+	if errors.Is(err, config.ErrUsage) {
+		f.exit = exitUsage
+	}
+	return f
+}
+
+func newProcess(cmd *cobra.Command, cfg config.Config) *process {
+	p := &process{cfg: cfg, level: new(slog.LevelVar), metrics: prometheus.NewRegistry(), stdout: cmd.OutOrStdout(), stderr: cmd.ErrOrStderr()}
+	p.level.Set(cfg.LogLevel)
+	options := &slog.HandlerOptions{Level: p.level}
+	if cfg.LogFormat == config.TextLog || cfg.LogFormat == config.AutoLog && isTerminal(p.stderr) {
+		p.log = slog.New(slog.NewTextHandler(p.stderr, options))
+	} else {
+		p.log = slog.New(slog.NewJSONHandler(p.stderr, options))
+	}
+	b := buildVersion()
+	info := prometheus.NewGauge(prometheus.GaugeOpts{
+		Name:        "ohrouter_build_info",
+		Help:        "What the binary was built from; always 1.",
+		ConstLabels: prometheus.Labels{"version": b.Version, "commit": b.Commit, "go": b.Go},
+	})
+	info.Set(1)
+	p.metrics.MustRegister(info, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	for _, w := range cfg.Warnings {
+		p.log.Warn("check the configuration", "warning", w)
+	}
+	return p
+}
+
+// isTerminal tells whether w is a terminal, or close to one: a character
+// device.
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	if !ok {
+		return false
+	}
+	info, err := f.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0
+}
+
+func (p *process) drain() (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.Background(), p.cfg.DrainTimeout)
+}
+
+// reload reads the configuration again. One that is wrong changes nothing.
+func (p *process) reload(s server, load func() (config.Config, error)) {
+	cfg, err := load()
+	if err != nil {
+		p.log.Error("configuration not reloaded: the former one stays", "err", err)
+		return
+	}
+	for _, w := range cfg.Warnings {
+		p.log.Warn("check the configuration", "warning", w)
+	}
+	p.level.Set(cfg.LogLevel)
+	p.cfg.DrainTimeout = cfg.DrainTimeout
+	s.reload(cfg)
+	p.log.Info("configuration reloaded")
+}
+
+// metricsHandler answers /metrics.
+func (p *process) metricsHandler() http.Handler {
+	return promhttp.HandlerFor(p.metrics, promhttp.HandlerOpts{})
+}
+
+// descriptors returns a budget for the sessions of one of n roles. Some are
+// left for the API, health checks, files and pipes.
+func descriptors(n int) socket.Budget {
+	limit := socket.Limit()
+	reserve := min(max(limit/4, 16), 600)
+	return socket.NewBudget(max(limit-reserve, 2) / n)
+}
+
+// serveHTTP serves until ctx ends, and then lets requests finish for a moment.
+func serveHTTP(ctx context.Context, s *http.Server, ln net.Listener) error {
+	stopped := make(chan error, 1)
+	stop := context.AfterFunc(ctx, func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		defer cancel()
+		if s.Shutdown(ctx) != nil {
+			stopped <- s.Close()
+			return
+		}
+		stopped <- nil
+	})
+	err := s.Serve(ln)
+	if stop() || !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve HTTP on %v: %w", ln.Addr(), err)
+	}
+	return <-stopped
+}
+
+// listen listens for a role, and says what to do when it cannot.
+func listen(ctx context.Context, what, address, flag string) (*net.TCPListener, error) {
+	ln, err := socket.Listen(ctx, address)
+	switch {
+	case err == nil:
+		return ln, nil
+	case errors.Is(err, syscall.EADDRINUSE):
+		return nil, &failure{
+			message: fmt.Sprintf("cannot listen on %s for %s: another program does already", address, what),
+			hint:    fmt.Sprintf("Stop that program, or choose another address with %s.", flag), exit: exitFailed,
+		}
+	case errors.Is(err, syscall.EACCES):
+		return nil, &failure{
+			message: fmt.Sprintf("cannot listen on %s for %s: permission denied", address, what),
+			hint:    fmt.Sprintf("Choose a port above 1023 with %s.", flag), exit: exitFailed,
+		}
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		return nil, &failure{
+			message: fmt.Sprintf("cannot listen on %s for %s: this machine does not have that address", address, what),
+			hint:    fmt.Sprintf("Choose another one with %s.", flag), exit: exitFailed,
+		}
+	}
+	return nil, fmt.Errorf("listen on %s for %s: %w", address, what, err)
+}
