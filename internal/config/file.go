@@ -11,7 +11,8 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// maxFile bounds what is read of a file. The longest allow-list fits.
+// maxFile bounds what is read of a file. Ten thousand patterns of usual length
+// fit.
 const maxFile = 1 << 20
 
 // readFile returns what a file says, and what is wrong with how it says it.
@@ -29,7 +30,7 @@ func readBounded(path string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
 	if err != nil {
 		return nil, err
@@ -59,12 +60,12 @@ func parseFile(path string, data []byte) (values, []error) {
 	dec := yaml.NewDecoder(bytes.NewReader(data))
 	var doc, more yaml.Node
 	switch err := dec.Decode(&doc); {
-	case err == io.EOF:
+	case errors.Is(err, io.EOF):
 		return nil, nil
 	case err != nil:
 		return nil, []error{&Problem{Where: path, Err: yamlError(err)}}
 	}
-	if err := dec.Decode(&more); err != io.EOF {
+	if err := dec.Decode(&more); !errors.Is(err, io.EOF) {
 		return nil, []error{&Problem{Where: path, Err: errors.New("what follows the first YAML document cannot be read as settings: a file has one")}}
 	}
 	f.section("", doc.Content[0])

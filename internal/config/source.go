@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"maps"
 	"slices"
 	"strings"
@@ -41,7 +42,10 @@ func (v values) config() (c Config, problems []error) {
 
 // each returns a problem for every error that err joins.
 func each(g given, err error) (problems []error) {
-	joined, ok := err.(interface{ Unwrap() []error })
+	joined, ok := errors.AsType[interface {
+		error
+		Unwrap() []error
+	}](err)
 	if !ok {
 		return []error{g.problem(err)}
 	}
