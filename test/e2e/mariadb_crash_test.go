@@ -59,7 +59,7 @@ func routerKilled(t *testing.T, m *mariadb) {
 	p := startPair(t)
 	addr := p.bind(t, m.addr)
 	succeed(t, m.query(t.Context(), addr, "SELECT 1"))
-	sleeping := inBackground(m.query(t.Context(), addr, "SELECT SLEEP(600), 'in vain'"))
+	sleeping := inBackground(t, m.query(t.Context(), addr, "SELECT SLEEP(600), 'in vain'"))
 	eventually(t, 10*time.Second, func(ctx context.Context) error {
 		out, err := output(m.local(ctx, "SELECT COUNT(*) FROM information_schema.processlist WHERE state = 'User sleep' AND info LIKE '%in vain%'"))
 		if err == nil && out != "1\n" {

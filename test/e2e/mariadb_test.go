@@ -27,7 +27,7 @@ func TestMariaDB(t *testing.T) {
 	t.Run("aborted connects", func(t *testing.T) { abortedConnects(t, m) })
 
 	addr := p.bind(t, m.addr)
-	silent := inBackground(m.query(t.Context(), addr, fmt.Sprintf("SELECT SLEEP(%d), 'awake'", silence/time.Second)))
+	silent := inBackground(t, m.query(t.Context(), addr, fmt.Sprintf("SELECT SLEEP(%d), 'awake'", silence/time.Second)))
 	t.Run("queries", func(t *testing.T) { mariadbQueries(t, m, addr) })
 	t.Run("proxy killed", func(t *testing.T) { proxyKilledUnderDump(t, m) })
 	t.Run("router killed", func(t *testing.T) { routerKilled(t, m) })
@@ -37,20 +37,6 @@ func TestMariaDB(t *testing.T) {
 			t.Fatalf("SLEEP over %v of silence = %q, %v, want 0 awake", silence, got, err)
 		}
 	})
-}
-
-// inBackground starts a client and returns a func that waits for its output.
-func inBackground(cmd *exec.Cmd) func() (string, error) {
-	var out string
-	var g errgroup.Group
-	g.Go(func() (err error) {
-		out, err = output(cmd)
-		return err
-	})
-	return func() (string, error) {
-		err := g.Wait()
-		return out, err
-	}
 }
 
 // abortedConnects binds many times and connects once: the server must not count

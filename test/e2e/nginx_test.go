@@ -105,7 +105,7 @@ func httpResume(t *testing.T, n *nginx) {
 	const size = 64 << 20
 	sum := randomFile(t, filepath.Join(n.root, "large"), size)
 	file := filepath.Join(t.TempDir(), "large")
-	first := inBackground(n.get(t.Context(), "--limit-rate", "40M", "-o", file, "http://"+addr+"/large"))
+	first := inBackground(t, n.get(t.Context(), "--limit-rate", "40M", "-o", file, "http://"+addr+"/large"))
 	eventually(t, 30*time.Second, func(context.Context) error {
 		if info, err := os.Stat(file); err != nil || info.Size() < size/4 {
 			return errors.New("the download has not come to a quarter")

@@ -111,8 +111,11 @@ func (p *pair) bindByGet(ctx context.Context, target string) (string, error) {
 			Port int
 		}
 	}
-	if err := json.Unmarshal(body, &answer); err != nil || !answer.Success {
-		return "", fmt.Errorf("bind %s: answer %s (%v)", target, body, err)
+	if err := json.Unmarshal(body, &answer); err != nil {
+		return "", fmt.Errorf("bind %s: answer %s: %w", target, body, err)
+	}
+	if !answer.Success {
+		return "", fmt.Errorf("bind %s: answer %s with status 200", target, body)
 	}
 	return fmt.Sprintf("%s:%d", answer.Data.Host, answer.Data.Port), nil
 }

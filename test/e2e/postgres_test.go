@@ -21,7 +21,7 @@ func TestPostgreSQL(t *testing.T) {
 	pg := startPostgres(t)
 	p := startPair(t)
 	addr := p.bind(t, pg.addr)
-	silent := inBackground(pg.query(t.Context(), addr, fmt.Sprintf("SELECT pg_sleep(%d), 'awake'", silence/time.Second)))
+	silent := inBackground(t, pg.query(t.Context(), addr, fmt.Sprintf("SELECT pg_sleep(%d), 'awake'", silence/time.Second)))
 
 	t.Run("queries", func(t *testing.T) { postgresQueries(t, pg, addr) })
 	t.Run("listen and notify", func(t *testing.T) { listenNotify(t, pg, addr) })
@@ -157,7 +157,7 @@ func dumpAndRestorePostgres(t *testing.T, pg *postgres, addr string) {
 // connection to the address that it knows, which is the mapped one.
 func cancelStatement(t *testing.T, pg *postgres, addr string) {
 	cmd := pg.query(t.Context(), addr, "SELECT pg_sleep(600), 'in vain'")
-	ended := inBackground(cmd)
+	ended := inBackground(t, cmd)
 	eventually(t, 10*time.Second, func(ctx context.Context) error {
 		out, err := output(pg.query(ctx, pg.addr, "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND query LIKE '%in vain%'"))
 		if err == nil && out != "1\n" {
@@ -165,7 +165,9 @@ func cancelStatement(t *testing.T, pg *postgres, addr string) {
 		}
 		return err
 	})
-	cmd.Process.Signal(os.Interrupt)
+	if err := cmd.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
 	if _, err := ended(); err == nil || !strings.Contains(err.Error(), "canceling statement due to user request") {
 		t.Errorf("an interrupted client: %v, want that the server cancelled the statement", err)
 	}

@@ -8,7 +8,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 )
@@ -70,7 +69,7 @@ func (p *process) stop(t testing.TB, sig os.Signal) {
 		t.Errorf("%s has ended by itself: %v", p.name, p.err)
 		return
 	}
-	p.cmd.Process.Signal(sig)
+	_ = p.cmd.Process.Signal(sig) // an error says that it has just ended
 	select {
 	case <-p.ended:
 		if p.err != nil {
@@ -85,7 +84,7 @@ func (p *process) stop(t testing.TB, sig os.Signal) {
 // kill ends the program the way kill -9 does, and waits for that.
 func (p *process) kill() {
 	p.gone = true
-	p.cmd.Process.Signal(syscall.SIGKILL)
+	_ = p.cmd.Process.Kill() // an error says that it has just ended
 	<-p.ended
 }
 
@@ -169,13 +168,33 @@ func eventually(t testing.TB, limit time.Duration, ask func(ctx context.Context)
 // output runs a client to its end and returns what it wrote to stdout. The error
 // has what it wrote to stderr.
 func output(cmd *exec.Cmd) (string, error) {
-	var errs bytes.Buffer
-	cmd.Stderr = &errs
-	out, err := cmd.Output()
-	if err != nil {
-		err = fmt.Errorf("%s: %w: %s", strings.Join(cmd.Args, " "), err, errs.Bytes())
+	var out, errs bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	err := explain(cmd.Run(), cmd, &errs)
+	return out.String(), err
+}
+
+// explain adds to a client's error which client it was and what it wrote to stderr.
+func explain(err error, cmd *exec.Cmd, stderr *bytes.Buffer) error {
+	if err == nil {
+		return nil
 	}
-	return string(out), err
+	return fmt.Errorf("%s: %w: %s", strings.Join(cmd.Args, " "), err, stderr)
+}
+
+// inBackground starts a client and returns a func that does the rest of output.
+func inBackground(t testing.TB, cmd *exec.Cmd) func() (string, error) {
+	t.Helper()
+	var out, errs bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = cmd.Wait() }) // a second time, unless the test has failed
+	return func() (string, error) {
+		err := explain(cmd.Wait(), cmd, &errs)
+		return out.String(), err
+	}
 }
 
 // succeed is output for a client that must exit with 0.
@@ -209,14 +228,14 @@ func need(t testing.TB, name string) string {
 }
 
 // dataDir returns a directory for a server's files that belongs to the account
-// it runs as. (No other account could pass through t.TempDir.)
+// it runs as.
 func dataDir(t testing.TB, account string) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "oh-router-e2e-")
-	if err != nil {
+	dir := t.TempDir()
+	// Other accounts have to pass through the directory that holds it.
+	if err := os.Chmod(filepath.Dir(dir), 0o711); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
 	giveTo(t, dir, account)
 	return dir
 }

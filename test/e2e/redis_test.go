@@ -66,7 +66,7 @@ func redisPipeline(t *testing.T, r *redis, addr string) {
 
 // redisBlockingPop waits for an element that another client brings.
 func redisBlockingPop(t *testing.T, r *redis, addr string) {
-	popped := inBackground(r.command(t.Context(), addr, "BLPOP", "queue", "60"))
+	popped := inBackground(t, r.command(t.Context(), addr, "BLPOP", "queue", "60"))
 	eventually(t, 10*time.Second, func(ctx context.Context) error {
 		out, err := output(r.command(ctx, r.addr, "INFO", "clients"))
 		if err == nil && !strings.Contains(out, "blocked_clients:1\r\n") {
@@ -125,7 +125,9 @@ func redisPubSub(t *testing.T, r *redis, addr string) {
 	if next != messages {
 		t.Errorf("%d messages arrived, want %d: %v", next, messages, lines.Err())
 	}
-	subscriber.Process.Kill()
-	subscriber.Wait()
+	if err := subscriber.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = subscriber.Wait() // it was killed
 	subscribers(0)
 }
