@@ -76,9 +76,6 @@ func observe(log *slog.Logger, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		start := time.Now()
 		a := &answer{ResponseWriter: w}
-		// The deadline of the last answer on this connection, or it would cut
-		// this one's "100 Continue".
-		_ = http.NewResponseController(w).SetWriteDeadline(time.Time{})
 		w.Header().Set("Cache-Control", "no-store")
 		w.Header().Set("X-Content-Type-Options", "nosniff")
 		defer func() {
@@ -106,7 +103,7 @@ func bounded(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, p := readBody(w, r)
 		if p != nil {
-			w.Header().Set("Connection", "close") // the rest of the body is not worth reading
+			w.Header().Set("Connection", "close") // or the server would wait for the rest before it answers
 			fail(w, r, p)
 			return
 		}
@@ -124,12 +121,13 @@ func readBody(w http.ResponseWriter, r *http.Request) ([]byte, *Problem) {
 	if r.Body == nil || r.Body == http.NoBody {
 		return nil, nil
 	}
+	// It also bounds how long the server looks for the rest of a refused body.
+	// The server lifts it when the body has been read, and calls may go on.
+	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTimeout))
 	tooLarge := invalid(http.StatusRequestEntityTooLarge, "the body is longer than %d bytes", maxBody)
 	if r.ContentLength > maxBody {
 		return nil, tooLarge
 	}
-	deadline := http.NewResponseController(w)
-	_ = deadline.SetReadDeadline(time.Now().Add(bodyTimeout))
 	body, err := io.ReadAll(io.LimitReader(r.Body, maxBody+1))
 	switch {
 	case err != nil:
@@ -139,7 +137,6 @@ func readBody(w http.ResponseWriter, r *http.Request) ([]byte, *Problem) {
 	case !utf8.Valid(body):
 		return nil, invalid(http.StatusBadRequest, "the body is not UTF-8")
 	}
-	_ = deadline.SetReadDeadline(time.Time{})
 	return body, nil
 }
 

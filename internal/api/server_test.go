@@ -72,6 +72,7 @@ func TestSlowRequests(t *testing.T) {
 	}{
 		"GET /livez HTTP/1.1\r\nHost:":                                                   {"", headerTimeout},
 		"POST /v1/bindings HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{":          {"HTTP/1.1 400 Bad Request\r\n", bodyTimeout},
+		"POST /v1/bindings HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n{":       {"HTTP/1.1 413 Request Entity Too Large\r\n", bodyTimeout},
 		"POST /v1/bindings HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r": {"HTTP/1.1 400 Bad Request\r\n", bodyTimeout},
 		"GET /livez HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\n":                    {"HTTP/1.1 400 Bad Request\r\n", bodyTimeout},
 		"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n":                                         {"HTTP/1.1 200 OK\r\n", idleTimeout},
@@ -85,24 +86,44 @@ func TestSlowRequests(t *testing.T) {
 	}
 }
 
-// TestSlowBind is a bind that takes longer than any limit for requests.
-func TestSlowBind(t *testing.T) {
+// TestRefusedAtOnce is a body that is known to be too long before it comes.
+func TestRefusedAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		fake := oneBinding()
-		fake.bound = func(ctx context.Context) {
-			select {
-			case <-ctx.Done():
-				t.Error("the call's context ended while its client was waiting")
-			case <-time.After(10 * time.Minute):
-			}
+		c := dial(t, handler(t, oneBinding()))
+		start := time.Now()
+		if _, err := io.WriteString(c, "POST /v1/bindings HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n"); err != nil {
+			t.Fatal(err)
 		}
-		const body = `{"target":"a:1"}`
-		got, _ := send(t, handler(t, fake), fmt.Sprintf(
-			"POST /v1/bindings HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s", len(body), body))
-		if !strings.HasPrefix(got, "HTTP/1.1 200 OK\r\n") {
-			t.Errorf("slow bind = %q, want 200", got)
+		b := make([]byte, 4<<10)
+		n, err := c.Read(b)
+		if took := time.Since(start); err != nil || took > 0 || !strings.HasPrefix(string(b[:n]), "HTTP/1.1 413 ") {
+			t.Errorf("answer %.40q, %v after %v, want 413 at once", b[:n], err, took)
 		}
 	})
+}
+
+// TestSlowBind is a bind that takes longer than any limit for requests.
+func TestSlowBind(t *testing.T) {
+	for _, path := range []string{"/v1/bindings", "/route/bind/a/1"} {
+		synctest.Test(t, func(t *testing.T) { slowBind(t, path) })
+	}
+}
+
+func slowBind(t *testing.T, path string) {
+	fake := oneBinding()
+	fake.bound = func(ctx context.Context) {
+		select {
+		case <-ctx.Done():
+			t.Error("the call's context ended while its client was waiting")
+		case <-time.After(10 * time.Minute):
+		}
+	}
+	const body = `{"target":"a:1"}`
+	got, _ := send(t, handler(t, fake), fmt.Sprintf(
+		"POST %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s", path, len(body), body))
+	if !strings.HasPrefix(got, "HTTP/1.1 200 OK\r\n") {
+		t.Errorf("slow bind at %s = %q, want 200", path, got)
+	}
 }
 
 // TestClientGone is a client that does not wait for its bind.
