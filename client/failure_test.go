@@ -21,13 +21,19 @@ func TestProblems(t *testing.T) {
 		code       ohrouter.Code
 		say        string
 	}{
-		{"detail", `{"title":"Bad Gateway","status":502,"code":"target_refused","detail":"db:1 refuses the connection"}`,
-			ohrouter.TargetRefused, "db:1 refuses the connection"},
+		{
+			"detail", `{"title":"Bad Gateway","status":502,"code":"target_refused","detail":"db:1 refuses the connection"}`,
+			ohrouter.TargetRefused, "db:1 refuses the connection",
+		},
 		{"title alone", `{"title":"Not Found","code":"not_found"}`, ohrouter.NotFound, "Not Found"},
-		{"fields", `{"detail":"validation failed","code":"invalid_request","errors":[{"location":"body.port","message":"too big"},{"message":"odd"}]}`,
-			ohrouter.InvalidRequest, "validation failed: body.port: too big; odd"},
-		{"field told already", `{"detail":"port: too big","code":"invalid_request","errors":[{"location":"body.port","message":"too big"}]}`,
-			ohrouter.InvalidRequest, "port: too big"},
+		{
+			"fields", `{"detail":"validation failed","code":"invalid_request","errors":[{"location":"body.port","message":"too big"},{"message":"odd"}]}`,
+			ohrouter.InvalidRequest, "validation failed: body.port: too big; odd",
+		},
+		{
+			"field told already", `{"detail":"port: too big","code":"invalid_request","errors":[{"location":"body.port","message":"too big"}]}`,
+			ohrouter.InvalidRequest, "port: too big",
+		},
 		{"code of a newer router", `{"detail":"no","code":"novel"}`, "novel", "no"},
 	}
 	for _, tt := range tests {

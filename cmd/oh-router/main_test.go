@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	"github.com/spf13/cobra"
 )
 
 func TestMain(m *testing.M) {
@@ -91,16 +92,19 @@ func (l *lines) Write(b []byte) (int, error) {
 
 // TestEveryCommandIsDocumented keeps the help complete.
 func TestEveryCommandIsDocumented(t *testing.T) {
-	root := newRootCommand(nil)
-	for _, cmd := range root.Commands() {
-		if cmd.Name() == "help" {
-			continue
-		}
-		if cmd.Short == "" || cmd.Example == "" {
+	var check func(*cobra.Command)
+	check = func(cmd *cobra.Command) {
+		if cmd.Short == "" || (cmd.Example == "" && !cmd.HasSubCommands()) {
 			t.Errorf("%s: short text %q, example %q: want both", cmd.CommandPath(), cmd.Short, cmd.Example)
 		}
 		if cmd.Args == nil {
 			t.Errorf("%s: takes any arguments", cmd.CommandPath())
 		}
+		for _, c := range cmd.Commands() {
+			if c.Name() != "help" {
+				check(c)
+			}
+		}
 	}
+	check(newRootCommand(nil))
 }
