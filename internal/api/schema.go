@@ -24,7 +24,7 @@ func introduction() string {
 	var b strings.Builder
 	b.WriteString("oh-router maps TCP services that a client cannot reach to ports that it can.\n\n" +
 		"Bodies are JSON. Durations are strings such as `90s`, `5m` or `1h30m`, times are RFC 3339, what is absent is `null`. " +
-		"Unknown fields, wrong types and wrong values are refused.\n\n" +
+		"Unknown fields and parameters, wrong types and wrong values are refused.\n\n" +
 		"Errors are `application/problem+json` (RFC 9457) with a stable `code`; branch on it, and show `detail` to people. " +
 		"`invalid_request` has status 400 for a request that cannot be parsed, 405, 413 and 415 for what they mean elsewhere, " +
 		"and 422 for wrong values.\n\n| code | status | meaning |\n|---|---|---|\n")
