@@ -67,6 +67,11 @@ leads there, through a proxy that stands beside the service.`,
 		}
 		root.AddCommand(commands...)
 	}
+	add(serverGroup,
+		newUpCommand(environ),
+		newRouterCommand(environ),
+		newProxyCommand(environ),
+	)
 	add(clientGroup,
 		newBindCommand(environ),
 		newUnbindCommand(environ),
@@ -76,6 +81,7 @@ leads there, through a proxy that stands beside the service.`,
 		newKillCommand(environ),
 	)
 	add("",
+		newConfigCommand(),
 		newVersionCommand(),
 		newCompletionCommand(),
 	)

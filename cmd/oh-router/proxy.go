@@ -69,7 +69,7 @@ func startProxy(ctx context.Context, p *process, address string, budget socket.B
 
 func (s *proxyServer) run(ctx context.Context, drain func() (context.Context, context.CancelFunc)) error {
 	allow := s.p.cfg.Proxy.Allow.Patterns()
-	s.p.log.Info("proxy serves", "listen", s.listener.Addr().String(), "allow", allow)
+	s.p.announce("proxy serves", "listen", s.listener.Addr().String(), "allow", allow)
 	if len(allow) == 0 {
 		s.p.log.Warn("no target is allowed, so none will be dialled: name some with --allow")
 	}
@@ -88,7 +88,7 @@ func (s *proxyServer) run(ctx context.Context, drain func() (context.Context, co
 	s.proxy.Shutdown(until)
 	stop()
 	err := group.Wait()
-	s.p.log.Info("proxy stopped")
+	s.p.announce("proxy stopped")
 	return err
 }
 

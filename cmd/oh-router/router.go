@@ -115,7 +115,7 @@ func (s *routerServer) abandon() {
 }
 
 func (s *routerServer) run(ctx context.Context, drain func() (context.Context, context.CancelFunc)) error {
-	s.p.log.Info("router serves", "listen", s.listener.Addr().String(), "ports", s.p.cfg.Router.Ports.String(),
+	s.p.announce("router serves", "listen", s.listener.Addr().String(), "ports", s.p.cfg.Router.Ports.String(),
 		"bind_address", s.p.cfg.Router.BindAddress.String(), "state", s.p.cfg.Router.State)
 	// The API and the books outlive the drain: it can be watched.
 	serving, stop := context.WithCancel(context.WithoutCancel(ctx))
@@ -138,7 +138,7 @@ func (s *routerServer) run(ctx context.Context, drain func() (context.Context, c
 			err = fmt.Errorf("close the state store: %w", cerr)
 		}
 	}
-	s.p.log.Info("router stopped")
+	s.p.announce("router stopped")
 	return err
 }
 

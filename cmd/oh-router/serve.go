@@ -39,6 +39,7 @@ type process struct {
 	metrics *prometheus.Registry
 	stdout  io.Writer
 	stderr  io.Writer
+	greets  bool // it tells a person what serves: the log need not
 }
 
 // serve loads the configuration of a role, starts its server, and runs it
@@ -95,7 +96,7 @@ func configFailure(err error) error {
 func newProcess(cmd *cobra.Command, cfg config.Config) *process {
 	p := &process{cfg: cfg, level: new(slog.LevelVar), metrics: prometheus.NewRegistry(), stdout: cmd.OutOrStdout(), stderr: cmd.ErrOrStderr()}
 	p.level.Set(cfg.LogLevel)
-	options := &slog.HandlerOptions{Level: p.level}
+	options := &slog.HandlerOptions{Level: p.level, ReplaceAttr: readable}
 	if cfg.LogFormat == config.TextLog || cfg.LogFormat == config.AutoLog && isTerminal(p.stderr) {
 		p.log = slog.New(slog.NewTextHandler(p.stderr, options))
 	} else {
@@ -113,6 +114,24 @@ func newProcess(cmd *cobra.Command, cfg config.Config) *process {
 		p.log.Warn("check the configuration", "warning", w)
 	}
 	return p
+}
+
+// announce logs that a role serves or has stopped.
+func (p *process) announce(message string, args ...any) {
+	level := slog.LevelInfo
+	if p.greets {
+		level = slog.LevelDebug
+	}
+	p.log.Log(context.Background(), level, message, args...)
+}
+
+// readable writes durations as Go strings, as the API does: JSON would have
+// nanoseconds.
+func readable(_ []string, a slog.Attr) slog.Attr {
+	if a.Value.Kind() == slog.KindDuration {
+		a.Value = slog.StringValue(a.Value.Duration().String())
+	}
+	return a
 }
 
 // isTerminal tells whether w is a terminal, or close to one: a character

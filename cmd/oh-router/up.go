@@ -54,6 +54,7 @@ type upServer struct {
 }
 
 func startUp(ctx context.Context, p *process, targets []ohrouter.Target) (server, error) {
+	p.greets = true
 	states := link.NewStates(p.metrics)
 	proxy, err := startProxy(ctx, p, "127.0.0.1:0", descriptors(2), states)
 	if err != nil {

@@ -17,11 +17,12 @@ type proxy struct {
 	Proxy
 	links atomic.Int64 // open
 
-	mu      sync.Mutex // guards what follows; never held during I/O
-	state   ohrouter.ProxyState
-	seen    time.Time
-	failure *ohrouter.Failure
-	takes   time.Duration // the longest it takes to answer, as it said
+	mu       sync.Mutex // guards what follows; never held during I/O
+	state    ohrouter.ProxyState
+	reported ohrouter.ProxyState // in the log
+	seen     time.Time
+	failure  *ohrouter.Failure
+	takes    time.Duration // the longest it takes to answer, as it said
 }
 
 // firstPatience is how long a proxy may take that has not said how long it

@@ -5,6 +5,8 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ohrouter/oh-router/internal/socket"
 )
 
 // pipe is a kernel buffer between two splice calls.
@@ -17,8 +19,10 @@ type pipe struct {
 // (pipe(7), pipe-user-pages-soft).
 const pipeSize = 256 << 10
 
-// Few pipes do: a direction holds one only while it moves bytes in bulk.
-const maxPipes = 256
+// maxPipes bounds the pipes, of two descriptors each, to a small part of what
+// the process may have. Few do: a direction holds one only while it moves bytes
+// in bulk.
+var maxPipes = sync.OnceValue(func() int { return min(256, socket.Limit()/32) })
 
 func newPipe() *pipe {
 	var fds [2]int
@@ -55,7 +59,7 @@ type pipePool struct {
 // get returns an empty pipe, or nil when none can be had.
 func (pp *pipePool) get() *pipe {
 	pp.mu.Lock()
-	if pp.lent >= maxPipes {
+	if pp.lent >= maxPipes() {
 		pp.mu.Unlock()
 		return nil
 	}

@@ -2,6 +2,7 @@ package socket
 
 import (
 	"errors"
+	"math"
 	"net"
 	"syscall"
 
@@ -105,4 +106,12 @@ func Pending(c *net.TCPConn) bool {
 		pending = !errors.Is(err, unix.EAGAIN)
 	})
 	return pending
+}
+
+func limit() (n int, ok bool) {
+	var r unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &r); err != nil || r.Cur > math.MaxInt32 {
+		return 0, false
+	}
+	return int(r.Cur), true
 }

@@ -30,3 +30,5 @@ func WaitUntil(*net.TCPConn, func() bool) error { return errors.ErrUnsupported }
 
 // Pending cannot tell on this system and returns false.
 func Pending(*net.TCPConn) bool { return false }
+
+func limit() (n int, ok bool) { return 0, false }
