@@ -44,7 +44,7 @@ func proxyKilledUnderDump(t *testing.T, m *mariadb) {
 			if err := c.cmd.Wait(); err == nil {
 				t.Errorf("it ended with exit status 0 and %d bytes after the proxy was killed, want an error", rest)
 			}
-			p.restartProxy(t)
+			p.restartProxy()
 			eventually(t, 5*time.Second, func(ctx context.Context) error {
 				_, err := output(m.query(ctx, addr, "SELECT 1"))
 				return err
@@ -68,7 +68,7 @@ func routerKilled(t *testing.T, m *mariadb) {
 		return err
 	})
 
-	began := p.killRouter(t)
+	began := p.killRouter()
 	if out, err := sleeping(); err == nil {
 		t.Errorf("a client of the killed router = %q without error, want one", out)
 	}

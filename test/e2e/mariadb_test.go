@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -56,24 +57,8 @@ func abortedConnects(t *testing.T, m *mariadb) {
 			// longer than the default, for a busy machine.
 			p := startPair(t, "--park", "8s")
 			before := m.status(t, "Aborted_connects")
-			var calls errgroup.Group
-			calls.SetLimit(c.parallel)
-			addrs := make([]string, binds)
-			for i := range binds {
-				calls.Go(func() (err error) {
-					addrs[i], err = p.bindByGet(t.Context(), m.addr)
-					return err
-				})
-			}
-			if err := calls.Wait(); err != nil {
-				t.Fatal(err)
-			}
-			for _, addr := range addrs {
-				if addr != addrs[0] {
-					t.Fatalf("binds of one target = %s and %s, want one address", addrs[0], addr)
-				}
-			}
-			if got := succeed(t, m.query(t.Context(), addrs[0], "SELECT 'hello'")); got != "hello\n" {
+			addr := bindOften(t, p, m.addr, binds, c.parallel)
+			if got := succeed(t, m.query(t.Context(), addr, "SELECT 'hello'")); got != "hello\n" {
 				t.Errorf("SELECT 'hello' = %q", got)
 			}
 			if after := m.status(t, "Aborted_connects"); after != before {
@@ -81,6 +66,50 @@ func abortedConnects(t *testing.T, m *mariadb) {
 			}
 		})
 	}
+	t.Run("no client", func(t *testing.T) { noClient(t, m) })
+}
+
+// noClient binds often and never connects: the server counts the check that waited
+// in vain, and no second one.
+func noClient(t *testing.T, m *mariadb) {
+	p := startPair(t, "--park", "300ms")
+	before := m.status(t, "Aborted_connects")
+	addr := bindOften(t, p, m.addr, 50, 10)
+	eventually(t, 5*time.Second, func(context.Context) error {
+		if m.status(t, "Aborted_connects") == before {
+			return errors.New("the check is still there")
+		}
+		return nil
+	})
+	bindOften(t, p, m.addr, 50, 10) // the last success is recent enough: no check
+	succeed(t, m.query(t.Context(), addr, "SELECT 1"))
+	if after := m.status(t, "Aborted_connects"); after != before+1 {
+		t.Errorf("Aborted_connects after 50 binds, a pause, 50 binds and a client = %d, want %d", after, before+1)
+	}
+}
+
+// bindOften makes binds of a target, so many of them at a time, and returns the
+// one address that all of them have to give.
+func bindOften(t testing.TB, p *pair, target string, binds, parallel int) string {
+	t.Helper()
+	var calls errgroup.Group
+	calls.SetLimit(parallel)
+	addrs := make([]string, binds)
+	for i := range binds {
+		calls.Go(func() (err error) {
+			addrs[i], err = p.bindByGet(t.Context(), target)
+			return err
+		})
+	}
+	if err := calls.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	for _, addr := range addrs {
+		if addr != addrs[0] {
+			t.Fatalf("binds of one target = %s and %s, want one address", addrs[0], addr)
+		}
+	}
+	return addrs[0]
 }
 
 func mariadbQueries(t *testing.T, m *mariadb, addr string) {

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -24,6 +25,7 @@ func TestNginx(t *testing.T) {
 	t.Run("large post", func(t *testing.T) { httpPost(t, n, addr) })
 	t.Run("parallel downloads", func(t *testing.T) { httpParallel(t, n, addr) })
 	t.Run("download with resume", func(t *testing.T) { httpResume(t, n) })
+	t.Run("drain", func(t *testing.T) { httpDrain(t, n) })
 	t.Run("a crash is no end", func(t *testing.T) { httpCrash(t, n) })
 }
 
@@ -127,6 +129,45 @@ func httpResume(t *testing.T, n *nginx) {
 		t.Errorf("status and size of the resumed download = %q, want %q", got, want)
 	}
 	checkFile(t, file, sum)
+}
+
+// httpDrain stops router and proxy in the middle of a download: neither takes
+// anything new, both let the download finish and then end.
+func httpDrain(t *testing.T, n *nginx) {
+	sum := randomFile(t, filepath.Join(n.root, "drained"), 32<<20)
+	for _, c := range []struct {
+		name string
+		proc func(p *pair) *process
+	}{
+		{"router", func(p *pair) *process { return p.router }},
+		{"proxy", func(p *pair) *process { return p.proxy }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			p := startPair(t)
+			addr := p.bind(t, n.addr)
+			file := filepath.Join(t.TempDir(), "drained")
+			download := inBackground(t, n.get(t.Context(), "--limit-rate", "32M", "-o", file, "http://"+addr+"/drained"))
+			eventually(t, 30*time.Second, func(context.Context) error {
+				_, err := os.Stat(file)
+				return err
+			})
+			proc := c.proc(p)
+			if err := proc.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+				t.Fatal(err)
+			}
+			eventually(t, 5*time.Second, func(ctx context.Context) error {
+				if _, err := output(n.get(ctx, "http://"+addr+"/")); err == nil {
+					return errors.New("a new download succeeds although the server drains")
+				}
+				return nil
+			})
+			if _, err := download(); err != nil {
+				t.Error(err)
+			}
+			checkFile(t, file, sum)
+			proc.wait(t)
+		})
+	}
 }
 
 // httpCrash kills each server in a download whose end only the connection's end

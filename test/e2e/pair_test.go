@@ -18,6 +18,7 @@ const rangeSize = 20
 
 // pair is a router and the proxy it dials, each a process of its own.
 type pair struct {
+	t                       testing.TB // whose end is the programs' end
 	router, proxy           *process
 	routerPort, proxyPort   int
 	routerFlags, proxyFlags []string // of their command lines, to start them again
@@ -27,7 +28,7 @@ type pair struct {
 // these flags on top of the ones that place it.
 func startPair(t testing.TB, routerFlags ...string) *pair {
 	t.Helper()
-	p := &pair{}
+	p := &pair{t: t}
 	metrics := ports.take(t, 1)
 	p.proxy, p.proxyPort = serve(t, program{
 		name: "proxy",
@@ -57,7 +58,7 @@ func startPair(t testing.TB, routerFlags ...string) *pair {
 
 // server returns the command of a server role.
 func server(t testing.TB, role string, flags []string) *exec.Cmd {
-	cmd := exec.Command(ohRouter, append([]string{role, "--drain-timeout", "5s"}, flags...)...)
+	cmd := exec.Command(ohRouter, append([]string{role, "--drain-timeout", "10s"}, flags...)...)
 	runAs(t, cmd, "")
 	return cmd
 }
@@ -70,11 +71,11 @@ func ready(ctx context.Context, port int) error {
 
 // killRouter ends the router as a crash would and starts it again with the same
 // flags. It returns when the new one was started, ready or not.
-func (p *pair) killRouter(t testing.TB) time.Time {
-	t.Helper()
+func (p *pair) killRouter() time.Time {
+	p.t.Helper()
 	p.router.kill()
 	began := time.Now()
-	p.router = start(t, "router, second life", server(t, "router", p.routerFlags), syscall.SIGTERM)
+	p.router = start(p.t, "router, second life", server(p.t, "router", p.routerFlags), syscall.SIGTERM)
 	return began
 }
 
@@ -82,9 +83,9 @@ func (p *pair) killRouter(t testing.TB) time.Time {
 func (p *pair) killProxy() { p.proxy.kill() }
 
 // restartProxy starts the proxy again with the same flags.
-func (p *pair) restartProxy(t testing.TB) {
-	t.Helper()
-	p.proxy = start(t, "proxy, second life", server(t, "proxy", p.proxyFlags), syscall.SIGTERM)
+func (p *pair) restartProxy() {
+	p.t.Helper()
+	p.proxy = start(p.t, "proxy, second life", server(p.t, "proxy", p.proxyFlags), syscall.SIGTERM)
 }
 
 // url returns the address of a page of the router's API.

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -70,13 +71,20 @@ func (p *process) stop(t testing.TB, sig os.Signal) {
 		return
 	}
 	_ = p.cmd.Process.Signal(sig) // an error says that it has just ended
+	p.wait(t)
+}
+
+// wait returns when the program, which was asked to, has ended with exit status 0.
+func (p *process) wait(t testing.TB) {
+	t.Helper()
+	p.gone = true
 	select {
 	case <-p.ended:
 		if p.err != nil {
-			t.Errorf("%s after %v: %v, want exit status 0", p.name, sig, p.err)
+			t.Errorf("the end of %s: %v, want exit status 0", p.name, p.err)
 		}
 	case <-time.After(30 * time.Second):
-		t.Errorf("%s still runs 30 s after %v", p.name, sig)
+		t.Errorf("%s still runs 30 s after it was asked to end", p.name)
 		p.kill()
 	}
 }
@@ -216,8 +224,11 @@ func need(t testing.TB, name string) string {
 	}
 	// Debian keeps servers out of a user's PATH, PostgreSQL's even out of root's.
 	for _, pattern := range []string{"/usr/sbin/", "/usr/local/sbin/", "/usr/lib/postgresql/*/bin/"} {
-		if found, _ := filepath.Glob(pattern + name); len(found) > 0 {
-			return found[len(found)-1]
+		found, _ := filepath.Glob(pattern + name)
+		for _, path := range slices.Backward(found) { // the newest version first
+			if path, err := exec.LookPath(path); err == nil {
+				return path
+			}
 		}
 	}
 	if os.Getenv("OH_ROUTER_REQUIRE_SERVERS") == "1" {
