@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -59,8 +61,16 @@ func startPair(t testing.TB, routerFlags ...string) *pair {
 // server returns the command of a server role.
 func server(t testing.TB, role string, flags []string) *exec.Cmd {
 	cmd := exec.Command(ohRouter, append([]string{role, "--drain-timeout", "10s"}, flags...)...)
+	cmd.Env = environment()
 	runAs(t, cmd, "")
 	return cmd
+}
+
+// environment is the one of the test without settings for oh-router. The race
+// detector does not wait a second at the end.
+func environment() []string {
+	env := slices.DeleteFunc(os.Environ(), func(s string) bool { return strings.HasPrefix(s, "OH_ROUTER_") })
+	return append(env, "GORACE=atexit_sleep_ms=10")
 }
 
 // ready asks a router or proxy whether it is.
@@ -95,6 +105,7 @@ func (p *pair) url(path string) string { return "http://" + loopback(p.routerPor
 func (p *pair) bind(t testing.TB, target string) string {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), ohRouter, "bind", target, "--server", p.url(""))
+	cmd.Env = environment()
 	return strings.TrimSuffix(succeed(t, cmd), "\n")
 }
 
