@@ -51,8 +51,8 @@ check: check-paths check-mod check-api lint build-all ## everything but the test
 
 .PHONY: check-paths
 check-paths: # tracked files name no folder of the machine they were written on
-	@! git grep -nIE '(^|[^[:alnum:]_./-])/(home|root|Users|work|workspace|builds)/' -- ':!LICENSE' || \
-		{ echo 'make check: the lines above name a folder of somebody'"'"'s machine' >&2; exit 1; }
+	@! git grep -nIE '(^|[^[:alnum:]_./-])/(home|root|Users|work|workspace|builds)/' -- ':!LICENSE' | grep -v /home/someone || \
+		{ echo 'make check: the lines above name a folder of a machine (examples live in /home/someone)' >&2; exit 1; }
 
 .PHONY: check-mod
 check-mod: # go.mod and go.sum are tidy and the modules are what go.sum says
