@@ -13,6 +13,7 @@ import (
 	"net"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/ohrouter/oh-router/internal/socket"
@@ -215,7 +216,7 @@ func (s *session) hiddenLoss(side Side) error {
 	return nil
 }
 
-var errReset = errors.New("connection reset by peer")
+var errReset error = syscall.ECONNRESET
 
 // reset passes the loss of one side on to the other as a reset, after that has
 // taken what came before.
