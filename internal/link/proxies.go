@@ -16,6 +16,7 @@ import (
 type proxy struct {
 	Proxy
 	links atomic.Int64 // open
+	look  look         // of Up
 
 	mu       sync.Mutex // guards what follows; never held during I/O
 	state    ohrouter.ProxyState

@@ -32,7 +32,7 @@ func (p *Proxy) connect(ctx context.Context, t ohrouter.Target) (*net.TCPConn, e
 	var permitted []netip.AddrPort
 	for _, a := range addrs {
 		if allow.Permits(t, a) {
-			permitted = append(permitted, netip.AddrPortFrom(a, t.Port))
+			permitted = append(permitted, netip.AddrPortFrom(a.Unmap(), t.Port))
 		}
 	}
 	if len(permitted) == 0 {
@@ -68,9 +68,6 @@ func (p *Proxy) lookup(ctx context.Context, t ohrouter.Target) ([]netip.Addr, er
 	}
 	addrs, err := resolve(ctx, t.Host)
 	if err == nil && len(addrs) > 0 {
-		for i, a := range addrs {
-			addrs[i] = a.Unmap()
-		}
 		return addrs, nil
 	}
 	message := fmt.Sprintf("the proxy cannot resolve %s: its name servers do not answer", t.Host)
@@ -126,6 +123,7 @@ func race(ctx context.Context, addrs []netip.AddrPort) (conn *net.TCPConn, at ne
 		cancel()
 		for range running { // losers: every attempt is waited for
 			if late := <-results; late.conn != nil {
+				socket.Orderly(late.conn) // nothing was cut
 				_ = late.conn.Close()
 			}
 		}

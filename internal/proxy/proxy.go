@@ -87,6 +87,9 @@ func (p *Proxy) SetAllow(allow *policy.List) { p.allow.Store(allow) }
 func (p *Proxy) Serve(ln *net.TCPListener) error {
 	p.mu.Lock()
 	p.listener = ln
+	if p.stopped {
+		_ = ln.Close() // Shutdown was faster
+	}
 	p.mu.Unlock()
 	backoff := socket.Backoff{Log: p.cfg.Log}
 	for {

@@ -18,8 +18,9 @@ type binding struct {
 	router   *Router
 	spec     ohrouter.Binding
 	listener *net.TCPListener
-	stopped  bool          // the listener is closed; no session begins any more
-	idle     chan struct{} // closed when stopped and no session is left
+	stop     context.CancelFunc // ends what accept waits for
+	stopped  bool               // the listener is closed; no session begins any more
+	idle     chan struct{}      // closed when stopped and no session is left
 	sessions map[*session]struct{}
 	usage    ohrouter.Usage // of sessions that have ended, but for the times
 }
@@ -45,32 +46,39 @@ func (r *Router) Check(ctx context.Context, b ohrouter.Binding) (proxy string, c
 	return proxy, check, nil
 }
 
-// keep parks a link for a binding's first client.
+// keep parks a link for a binding's first client, unless descriptors are short:
+// that client can do without, sessions cannot.
 func (r *Router) keep(id string, l Link, park time.Duration) {
-	if park <= 0 {
+	if park <= 0 || !r.cfg.Descriptors.TryAcquire(1) {
 		l.Close()
 		return
 	}
 	r.mu.Lock()
-	var superfluous []*parkedLink
-	if r.closing {
-		superfluous = []*parkedLink{{link: l}}
-	} else {
-		superfluous = r.parked.put(id, l, park, r.drop)
+	gone := []*parkedLink{{link: l}}
+	if !r.closing {
+		gone = r.parked.put(id, l, park, r.expire)
 	}
 	r.mu.Unlock()
-	for _, p := range superfluous {
-		p.link.Close()
-	}
+	r.discard(gone...)
 }
 
-// drop closes a parked link whose time is over.
-func (r *Router) drop(p *parkedLink) {
+// expire closes a parked link whose time is over.
+func (r *Router) expire(p *parkedLink) {
 	r.mu.Lock()
 	mine := r.parked.remove(p)
 	r.mu.Unlock()
 	if mine {
-		p.link.Close()
+		r.discard(p)
+	}
+}
+
+// discard closes links that are parked no more. Each may be nil.
+func (r *Router) discard(gone ...*parkedLink) {
+	for _, p := range gone {
+		if p != nil {
+			p.link.Close()
+			r.cfg.Descriptors.Release(1)
+		}
 	}
 }
 
@@ -95,7 +103,8 @@ func (r *Router) Open(b ohrouter.Binding) error {
 		r.cfg.Descriptors.Release(1)
 		return fmt.Errorf("listen on port %d: %w", b.Port, err)
 	}
-	n := &binding{router: r, spec: b, listener: ln, idle: make(chan struct{})}
+	ctx, stop := context.WithCancel(r.ctx)
+	n := &binding{router: r, spec: b, listener: ln, stop: stop, idle: make(chan struct{})}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.closing {
@@ -103,13 +112,13 @@ func (r *Router) Open(b ohrouter.Binding) error {
 		return ohrouter.Errorf(ohrouter.Draining, "the router is shutting down")
 	}
 	r.bindings[b.ID] = n
-	r.wg.Go(n.accept)
+	r.wg.Go(func() { n.accept(ctx) })
 	return nil
 }
 
 // accept begins a session for every connection. It does nothing else: one slow
 // session must not keep the next one waiting.
-func (b *binding) accept() {
+func (b *binding) accept(ctx context.Context) {
 	r := b.router
 	backoff := socket.Backoff{Log: r.cfg.Log}
 	for {
@@ -118,20 +127,29 @@ func (b *binding) accept() {
 		case errors.Is(err, net.ErrClosed):
 			return
 		case err != nil:
-			backoff.Failed(r.ctx, "client connections not accepted for a moment", err)
+			backoff.Failed(ctx, "client connections not accepted for a moment", err)
 			continue
 		}
 		backoff.Succeeded()
-		if r.cfg.Descriptors.Acquire(r.ctx, 2) != nil {
-			socket.Abort(conn)
-			return
-		}
-		if outcome := b.begin(conn); outcome != "" {
-			socket.Abort(conn)
-			r.cfg.Descriptors.Release(2)
+		if outcome := b.admit(ctx, conn); outcome != "" {
 			r.metrics.ended(outcome)
+			socket.Abort(conn)
 		}
 	}
+}
+
+// admit begins a session when there are descriptors for it, or says why there
+// is none.
+func (b *binding) admit(ctx context.Context, conn *net.TCPConn) ohrouter.Outcome {
+	descriptors := b.router.cfg.Descriptors
+	if descriptors.Acquire(ctx, 2) != nil {
+		return ohrouter.BindingClosed
+	}
+	outcome := b.begin(conn)
+	if outcome != "" {
+		descriptors.Release(2)
+	}
+	return outcome
 }
 
 // begin starts a session, or says why there is none.
@@ -139,7 +157,8 @@ func (b *binding) begin(conn *net.TCPConn) ohrouter.Outcome {
 	r := b.router
 	client := conn.RemoteAddr().(*net.TCPAddr).AddrPort()
 	client = netip.AddrPortFrom(client.Addr().Unmap(), client.Port())
-	allowed := func(p netip.Prefix) bool { return p.Contains(client.Addr()) }
+	plain := client.Addr().WithZone("") // prefixes have no zones and contain none
+	allowed := func(p netip.Prefix) bool { return p.Contains(plain) }
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	switch {
@@ -194,9 +213,7 @@ func (r *Router) CloseIdle(id string) bool {
 		delete(r.bindings, id)
 	}
 	r.mu.Unlock()
-	if parked != nil {
-		parked.link.Close()
-	}
+	r.discard(parked)
 	return true
 }
 
@@ -205,9 +222,7 @@ func (r *Router) Stop(id string) {
 	r.mu.Lock()
 	parked := r.stopBinding(id, r.bindings[id])
 	r.mu.Unlock()
-	if parked != nil {
-		parked.link.Close()
-	}
+	r.discard(parked)
 }
 
 // stopBinding closes a binding's listener and returns the link that is parked
@@ -225,6 +240,7 @@ func (b *binding) stopListening() {
 		return
 	}
 	b.stopped = true
+	b.stop()
 	_ = b.listener.Close() // accept sees that it was asked for
 	b.router.cfg.Descriptors.Release(1)
 	if len(b.sessions) == 0 {

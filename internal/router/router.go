@@ -22,7 +22,7 @@ type Config struct {
 	BindAddress netip.Addr    // where mapped ports listen
 	Linker      Linker        // how targets are reached
 	Park        time.Duration // how long a check's link waits for the first client; 0 not at all
-	Descriptors socket.Budget // a session takes two, a mapped port one
+	Descriptors socket.Budget // a session takes two, a mapped port and a parked link one
 	Log         *slog.Logger
 	Metrics     prometheus.Registerer
 }
@@ -108,9 +108,7 @@ func (r *Router) Shutdown(ctx context.Context) {
 	}
 	parked := r.parked.takeAll()
 	r.mu.Unlock()
-	for _, p := range parked {
-		p.link.Close()
-	}
+	r.discard(parked...)
 	for _, b := range bindings {
 		r.end(ctx, b, ohrouter.Drained)
 	}

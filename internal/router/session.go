@@ -26,11 +26,13 @@ type Want struct {
 	Park    bool   // Ack comes later
 }
 
-// Linker makes links.
+// Linker makes links and knows where they lead.
 type Linker interface {
 	// Link returns a link whose target is connected. ctx bounds the call, not
 	// the link. Errors have the code that says why there is none.
 	Link(ctx context.Context, want Want) (Link, error)
+	// Up tells whether a proxy takes connections now.
+	Up(ctx context.Context, proxy string) bool
 }
 
 // Link is a connection to a target through a proxy.
@@ -76,7 +78,7 @@ func (s *session) run(ctx context.Context) {
 	r.metrics.setup.Observe(time.Since(s.start).Seconds())
 	end := relay.Pipe(s.conn, l.Conn(), &s.live)
 	l.Close()
-	s.finish(outcomeOf(end), end.Err)
+	s.finish(s.outcomeOf(end, l), end.Err)
 }
 
 // getLink returns the link that is parked for the binding's first client, or a
@@ -86,7 +88,7 @@ func (s *session) getLink(ctx context.Context) (Link, error) {
 	r.mu.Lock()
 	spec, p := s.binding.spec, r.parked.take(s.binding.spec.ID)
 	r.mu.Unlock()
-	l := p.adopt()
+	l := r.adopt(p)
 	if l == nil {
 		var err error
 		l, err = r.cfg.Linker.Link(ctx, Want{Session: s.id, Target: spec.Target, Proxy: spec.Proxy, Pinned: spec.Pinned})
@@ -104,16 +106,14 @@ func (s *session) getLink(ctx context.Context) (Link, error) {
 	return l, nil
 }
 
-// adopt makes a parked link the client's, if it still stands.
-func (p *parkedLink) adopt() Link {
-	if p == nil {
+// adopt makes a parked link the client's, if there is one and it still stands.
+func (r *Router) adopt(p *parkedLink) Link {
+	if p == nil || !p.link.Alive() || p.link.Ack() != nil {
+		r.discard(p)
 		return nil
 	}
-	if p.link.Alive() && p.link.Ack() == nil {
-		return p.link
-	}
-	p.link.Close()
-	return nil
+	r.cfg.Descriptors.Release(1) // the session has its own
+	return p.link
 }
 
 // cut resets the session, unless it has ended.
@@ -158,21 +158,21 @@ func (s *session) finish(outcome ohrouter.Outcome, err error) {
 	u.BytesDown += down
 	u.LastEnd = time.Now().UTC()
 	r.metrics.add(up, down)
+	r.metrics.ended(outcome)
 	delete(b.sessions, s)
 	delete(r.sessions, s.id)
-	target := b.spec.Target
+	spec := b.spec
 	if b.stopped && len(b.sessions) == 0 {
 		close(b.idle)
 	}
 	r.mu.Unlock()
-	r.metrics.ended(outcome)
-	s.log(outcome, target, err)
+	s.log(spec, outcome, err)
 }
 
 // log writes one record of the session. What went as it should is for those
 // who look for it.
-func (s *session) log(outcome ohrouter.Outcome, target ohrouter.Target, err error) {
-	log := s.binding.router.cfg.Log.With("session", s.id, "binding", s.binding.spec.ID, "target", target.String(),
+func (s *session) log(spec ohrouter.Binding, outcome ohrouter.Outcome, err error) {
+	log := s.binding.router.cfg.Log.With("session", s.id, "binding", spec.ID, "target", spec.Target.String(),
 		"client", s.client.String(), "outcome", string(outcome), "duration", time.Since(s.start),
 		"bytes_up", s.live.AB.Load(), "bytes_down", s.live.BA.Load())
 	switch {
@@ -187,8 +187,10 @@ func (s *session) log(outcome ohrouter.Outcome, target ohrouter.Target, err erro
 	}
 }
 
-// outcomeOf names how the relay between a client and a link ended.
-func outcomeOf(end relay.End) ohrouter.Outcome {
+// outcomeOf names how the relay between the client and a link ended. A proxy
+// passes a target's reset on as one, and the kernel of a proxy that was killed
+// resets its links: a look at the proxy tells which it was.
+func (s *session) outcomeOf(end relay.End, l Link) ohrouter.Outcome {
 	switch {
 	case end.Err == nil && end.Side == relay.A:
 		return ohrouter.ClientClosed
@@ -196,7 +198,11 @@ func outcomeOf(end relay.End) ohrouter.Outcome {
 		return ohrouter.TargetClosed
 	case end.Side == relay.A:
 		return ohrouter.ClientReset
-	case errors.Is(end.Err, syscall.ECONNRESET), errors.Is(end.Err, syscall.EPIPE):
+	case !errors.Is(end.Err, syscall.ECONNRESET) && !errors.Is(end.Err, syscall.EPIPE):
+		return ohrouter.LinkLost
+	}
+	r := s.binding.router
+	if proxy, _ := l.Peer(); r.cfg.Linker.Up(r.ctx, proxy) {
 		return ohrouter.TargetReset
 	}
 	return ohrouter.LinkLost
