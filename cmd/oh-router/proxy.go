@@ -58,7 +58,7 @@ func startProxy(ctx context.Context, p *process, address string, budget socket.B
 			_ = s.listener.Close() // the start has failed for a better reason
 			return nil, err
 		}
-		s.health = api.Server(api.Health(s.parts, p.metricsHandler()))
+		s.health = p.httpServer(api.Health(s.parts, p.metricsHandler()))
 	}
 	s.proxy = proxy.New(proxy.Config{
 		Allow: cfg.Allow, DialTimeout: cfg.DialTimeout, Descriptors: budget, States: states,

@@ -79,9 +79,11 @@ func startRouter(ctx context.Context, p *process, proxies []link.Proxy, budget s
 		return nil, err
 	}
 	if cfg.State != "" {
-		if s.store, err = bolt.Open(cfg.State); err != nil {
+		store, err := bolt.Open(cfg.State)
+		if err != nil {
 			return nil, err
 		}
+		s.store = store
 	}
 	s.registry = registry.New(registry.Config{
 		PortLow: cfg.Ports.Low, PortHigh: cfg.Ports.High, IdleTimeout: cfg.IdleTimeout, Quarantine: cfg.Quarantine,
@@ -97,7 +99,7 @@ func startRouter(ctx context.Context, p *process, proxies []link.Proxy, budget s
 	if err != nil {
 		return nil, err
 	}
-	s.http = api.Server(handler)
+	s.http = p.httpServer(handler)
 	return s, nil
 }
 

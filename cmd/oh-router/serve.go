@@ -18,6 +18,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/spf13/cobra"
 
+	"github.com/ohrouter/oh-router/internal/api"
 	"github.com/ohrouter/oh-router/internal/config"
 	"github.com/ohrouter/oh-router/internal/socket"
 )
@@ -176,6 +177,13 @@ func descriptors(n int) socket.Budget {
 	limit := socket.Limit()
 	reserve := min(max(limit/4, 16), 600)
 	return socket.NewBudget(max(limit-reserve, 2) / n)
+}
+
+// httpServer returns a server with the API's limits that logs where all do.
+func (p *process) httpServer(h http.Handler) *http.Server {
+	s := api.Server(h)
+	s.ErrorLog = slog.NewLogLogger(p.log.Handler(), slog.LevelWarn)
+	return s
 }
 
 // serveHTTP serves until ctx ends, and then lets requests finish for a moment.
