@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"sync"
+	"syscall"
 	"time"
 
 	ohrouter "github.com/ohrouter/oh-router"
@@ -18,6 +20,7 @@ const (
 	Timeout      = 5 * time.Second  // for every step that needs nobody else
 	ackTimeout   = 60 * time.Second // for the AckCommand of a parked link
 	maxPerSource = 1024             // parked links of one address
+	maxUnread    = 1 << 20          // payload behind a handshake that is refused
 )
 
 // Acceptor is the proxy's end of the handshake. Its fields are set before its
@@ -41,24 +44,21 @@ type Request struct {
 	tracker  *tracker
 }
 
-// Accept reads a ConnectCommand from conn. When it fails conn is closed. The
-// error is io.EOF when the peer closed before it sent anything, and else has
-// code [ohrouter.InvalidRequest] when the peer does not follow the protocol.
-// Ending ctx ends the handshake, also in Request.Accept.
+// Accept reads a ConnectCommand from conn and, unless the link is to be
+// parked, the AckCommand behind it. When it fails conn is closed. The error is
+// ctx's when ctx ended, io.EOF when the peer reset conn, or closed it before it
+// sent anything, and else has code [ohrouter.InvalidRequest]: the peer does not
+// follow the protocol, or not in time.
 func (a *Acceptor) Accept(ctx context.Context, conn net.Conn) (*Request, error) {
 	r := &Request{acceptor: a, conn: conn, tracker: a.States.track()}
-	if err := r.receive(ctx); err != nil {
+	if err := within(ctx, conn, Timeout, Timeout, r.receive); err != nil {
 		r.Close()
-		return nil, err
+		return nil, refused(ctx, err)
 	}
 	return r, nil
 }
 
-func (r *Request) receive(ctx context.Context) error {
-	if err := r.conn.SetDeadline(time.Now().Add(Timeout)); err != nil {
-		return err
-	}
-	defer r.interrupt(ctx)()
+func (r *Request) receive() error {
 	var m connectCommand
 	if err := frames.read(r.conn, typeConnect, &m); err != nil {
 		return err
@@ -67,11 +67,28 @@ func (r *Request) receive(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	r.Session, r.Target, r.Parked = printable(m.Session), t, m.Park
+	r.Session, r.Target, r.Parked = printable(m.Session, maxSession), t, m.Park
 	if !r.Parked { // its AckCommand is right behind
-		return r.readAck()
+		return inside(r.readAck())
 	}
 	return nil
+}
+
+// refused makes the error of a handshake that the peer did not begin well.
+func refused(ctx context.Context, err error) error {
+	_, explained := errors.AsType[*ohrouter.Error](err)
+	e := &ohrouter.Error{Code: ohrouter.InvalidRequest, Message: "peer broke off its part of the handshake", Err: err}
+	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case explained, err == io.EOF:
+		return err
+	case errors.Is(err, syscall.ECONNRESET): // a router that gives up or dies, a health check
+		return io.EOF
+	case isTimeout(err):
+		e.Message = fmt.Sprintf("peer did not finish its part of the handshake in %v", Timeout)
+	}
+	return e
 }
 
 func (r *Request) readAck() error {
@@ -79,18 +96,11 @@ func (r *Request) readAck() error {
 	return frames.read(r.conn, typeAck, &m)
 }
 
-// interrupt makes the end of ctx fail what r's connection is doing, until the
-// function that it returns is called.
-func (r *Request) interrupt(ctx context.Context) (stop func() bool) {
-	return context.AfterFunc(ctx, func() {
-		_ = r.conn.SetDeadline(time.Unix(1, 0)) // fails only on a closed connection
-	})
-}
-
 // Accept answers that the target is connected, at the address resolved, and
 // waits for the AckCommand, which a parked link may leave to wait for 60 s.
 // Then the session stands: the connection that Accept returns carries its raw
-// bytes. When it fails the connection is closed.
+// bytes. When it fails the connection is closed; the error is ctx's when ctx
+// ended, and io.EOF when the router gave the link up.
 func (r *Request) Accept(ctx context.Context, resolved netip.AddrPort) (net.Conn, error) {
 	if err := r.accept(ctx, resolved); err != nil {
 		r.Close()
@@ -100,44 +110,47 @@ func (r *Request) Accept(ctx context.Context, resolved netip.AddrPort) (net.Conn
 }
 
 func (r *Request) accept(ctx context.Context, resolved netip.AddrPort) error {
-	defer r.interrupt(ctx)()
 	if r.Parked {
 		release, err := r.acceptor.park(r.conn.RemoteAddr())
 		if err != nil {
-			return errors.Join(err, r.respond(connectResponse{Code: ohrouter.CodeOf(err), Message: ohrouter.Message(err)}))
+			return errors.Join(err, r.Reject(ohrouter.CodeOf(err), ohrouter.Message(err)))
 		}
 		defer release()
 		r.tracker.move(parked)
 	}
-	if err := r.respond(connectResponse{Resolved: resolved.String()}); err != nil {
-		return err
-	}
-	if r.Parked {
-		if err := r.conn.SetReadDeadline(time.Now().Add(ackTimeout)); err != nil {
+	err := within(ctx, r.conn, ackTimeout, Timeout, func() error {
+		if err := r.respond(connectResponse{Resolved: resolved.String()}); err != nil || !r.Parked {
 			return err
 		}
-		if err := r.readAck(); err != nil {
-			return err
-		}
+		return r.readAck()
+	})
+	switch {
+	case err == nil:
+		r.tracker.move(active)
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case r.Parked && errors.Is(err, syscall.ECONNRESET): // how a router gives up
+		return io.EOF
 	}
-	r.tracker.move(active)
-	if err := r.conn.SetDeadline(time.Time{}); err != nil {
-		return err
-	}
-	return ctx.Err()
+	return err
 }
 
 // Reject answers why there is no session and closes the connection. The error
 // is that of sending the answer.
 func (r *Request) Reject(code ohrouter.Code, message string) error {
 	defer r.Close()
-	if len(message) > maxMessage {
-		message = message[:maxMessage]
-	}
-	if err := r.respond(connectResponse{Code: code, Message: message}); err != nil {
+	if err := r.conn.SetDeadline(time.Now().Add(Timeout)); err != nil {
 		return err
 	}
-	socket.Orderly(r.conn) // a reset would overtake the answer
+	if err := r.respond(connectResponse{Code: code, Message: printable(message, maxMessage)}); err != nil {
+		return err
+	}
+	// A reset would overtake the answer, and a close that leaves payload unread
+	// is one: the router is to close first.
+	socket.Orderly(r.conn)
+	if c, ok := r.conn.(interface{ CloseWrite() error }); ok && c.CloseWrite() == nil {
+		_, _ = io.CopyN(io.Discard, r.conn, maxUnread) // any end will do
+	}
 	return nil
 }
 
@@ -145,9 +158,6 @@ func (r *Request) respond(m connectResponse) error {
 	m.Patience = uint32(r.acceptor.Patience.Milliseconds())
 	b, err := frames.append(nil, typeResponse, m)
 	if err != nil {
-		return err
-	}
-	if err := r.conn.SetWriteDeadline(time.Now().Add(Timeout)); err != nil {
 		return err
 	}
 	if _, err := r.conn.Write(b); err != nil {

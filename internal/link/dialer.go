@@ -61,14 +61,16 @@ type Want struct {
 
 // Dial makes a link. Its error has the code that the proxy answered, or
 // [ohrouter.ProxyUnreachable] when the handshake could not be completed, or
-// [ohrouter.NoProxy]. ctx bounds the handshake, not the link.
+// [ohrouter.NoProxy]; it wraps ctx's when ctx was cancelled. ctx bounds the
+// handshake, not the link.
 func (d *Dialer) Dial(ctx context.Context, want Want) (*Link, error) {
 	candidates, err := d.candidates(want)
 	if err != nil {
 		return nil, err
 	}
+	bound := candidates[0].Name == want.Proxy
 	var worst error // of the answers, the one that says most
-	for _, p := range candidates {
+	for i, p := range candidates {
 		l, err := d.dial(ctx, p, want)
 		if err == nil {
 			return l, nil
@@ -76,7 +78,7 @@ func (d *Dialer) Dial(ctx context.Context, want Want) (*Link, error) {
 		if worst == nil || rank(err) > rank(worst) {
 			worst = err
 		}
-		if ctx.Err() != nil || !elsewhere(err, want.Proxy != "") {
+		if ctx.Err() != nil || !elsewhere(err, bound && i == 0) {
 			break
 		}
 	}
@@ -101,8 +103,10 @@ func (d *Dialer) candidates(want Want) ([]*proxy, error) {
 	}
 	i := slices.IndexFunc(d.proxies, func(p *proxy) bool { return p.Name == want.Proxy })
 	switch {
-	case i < 0:
+	case i < 0 && (want.Pinned || len(d.proxies) == 0):
 		return nil, ohrouter.Errorf(ohrouter.NoProxy, "the router has no proxy %q; it has %s", want.Proxy, d.names())
+	case i < 0: // the one that served the binding is gone from the configuration
+		return slices.Clone(d.proxies), nil
 	case want.Pinned:
 		return []*proxy{d.proxies[i]}, nil
 	}
@@ -122,8 +126,8 @@ func (d *Dialer) names() string {
 	return strings.Join(names, ", ")
 }
 
-// elsewhere tells whether another proxy may serve what one did not. A binding
-// that a proxy serves stays with it, unless that drains: the same name may be
+// elsewhere tells whether another proxy may serve what one did not. What is
+// bound to a proxy stays with it, unless that drains: the same name may be
 // another machine in another network.
 func elsewhere(err error, bound bool) bool {
 	switch ohrouter.CodeOf(err) {

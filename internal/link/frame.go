@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"strings"
+	"unicode"
 
 	"github.com/fxamacker/cbor/v2"
 
@@ -132,12 +134,26 @@ func (c codec) read(r io.Reader, want frameType, message any) error {
 	}
 	body := make([]byte, size)
 	if _, err := io.ReadFull(r, body); err != nil {
-		return fmt.Errorf("read %v: %w", want, err)
+		return fmt.Errorf("read %v: %w", want, inside(err))
+	}
+	if size == 0 || body[0]>>5 != cborMap { // the decoder would take a null for an empty message
+		return protocolError("%v whose body is not a CBOR map", want)
 	}
 	if err := c.dec.Unmarshal(body, message); err != nil {
-		return protocolError("%v: %v", want, err)
+		return protocolError("%v: %.200v", want, err)
 	}
 	return nil
+}
+
+// cborMap is the major type of a map (RFC 8949, section 3.1).
+const cborMap = 5
+
+// inside returns the error of a reader that ended in the middle of something.
+func inside(err error) error {
+	if err == io.EOF {
+		return io.ErrUnexpectedEOF
+	}
+	return err
 }
 
 // protocolError is a peer that does not follow the protocol.
@@ -180,26 +196,26 @@ func (m *connectResponse) result() (netip.AddrPort, error) {
 		if !code.Known() {
 			code = ohrouter.Internal
 		}
-		message := m.Message
-		if len(message) > maxMessage {
-			message = message[:maxMessage]
-		}
-		return netip.AddrPort{}, ohrouter.Errorf(code, "%s", printable(message))
+		return netip.AddrPort{}, ohrouter.Errorf(code, "%s", printable(m.Message, maxMessage))
 	}
 	addr, err := netip.ParseAddrPort(m.Resolved)
-	if err != nil {
+	if err != nil || addr.Port() == 0 || addr.Addr().Zone() != "" {
 		return netip.AddrPort{}, protocolError("an address that is none: %.60q", m.Resolved)
 	}
-	return addr, nil
+	return netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port()), nil
 }
 
-// printable replaces what could disturb a terminal or a log.
-func printable(s string) string {
-	b := []rune(s)
-	for i, r := range b {
-		if r < ' ' || r == 0x7f || (r >= 0x80 && r < 0xa0) {
-			b[i] = '?'
-		}
+// printable returns what a person may see of s: at most limit bytes of it, in
+// UTF-8, with a question mark for each character that could disturb a terminal
+// or a log.
+func printable(s string, limit int) string {
+	if len(s) > limit {
+		s = s[:limit] // perhaps within a character
 	}
-	return string(b)
+	return strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return '?'
+		}
+		return r
+	}, strings.ToValidUTF8(s, ""))
 }

@@ -2,6 +2,7 @@ package link
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -22,13 +23,6 @@ type Link struct {
 
 // handshake sends what is wanted and reads the answer, if there is one.
 func (l *Link) handshake(ctx context.Context, want Want) (answered bool, err error) {
-	if err := l.conn.SetDeadline(time.Now().Add(l.proxy.patience() + Timeout)); err != nil {
-		return false, err
-	}
-	stop := context.AfterFunc(ctx, func() {
-		_ = l.conn.SetDeadline(time.Unix(1, 0)) // fails only on a closed connection
-	})
-	defer stop()
 	b, err := frames.append(nil, typeConnect, connectCommand{Session: want.Session, Host: want.Target.Host, Port: want.Target.Port, Park: want.Park})
 	if err == nil && !want.Park {
 		b, err = frames.append(b, typeAck, ackCommand{})
@@ -36,34 +30,61 @@ func (l *Link) handshake(ctx context.Context, want Want) (answered bool, err err
 	if err != nil {
 		return false, err
 	}
-	if _, err := l.conn.Write(b); err != nil {
-		return false, fmt.Errorf("send %v: %w", typeConnect, err)
-	}
-	var m connectResponse
-	if err := frames.read(l.conn, typeResponse, &m); err != nil {
-		return false, err
-	}
-	l.proxy.learn(m.Patience)
-	if l.Resolved, err = m.result(); err != nil {
-		return true, err
+	err = within(ctx, l.conn, l.proxy.patience()+Timeout, Timeout, func() error {
+		if _, err := l.conn.Write(b); err != nil {
+			return fmt.Errorf("send %v: %w", typeConnect, err)
+		}
+		var m connectResponse
+		if err := frames.read(l.conn, typeResponse, &m); err != nil {
+			return err
+		}
+		var err error
+		l.Resolved, err = m.result()
+		if answered = err == nil || m.Code != ""; answered {
+			l.proxy.learn(m.Patience)
+		}
+		return err
+	})
+	if err != nil {
+		return answered, err
 	}
 	if want.Park {
 		l.tracker.move(parked)
 	} else {
 		l.tracker.move(active)
 	}
-	if !stop() { // ctx has ended: its deadline is set or will be
-		return true, ctx.Err()
+	return true, nil
+}
+
+// within lets do read from c and write to c for so long, or until ctx ends,
+// which fails do. When do succeeds, c has no deadline any more.
+func within(ctx context.Context, c net.Conn, read, write time.Duration, do func() error) error {
+	now := time.Now()
+	if err := errors.Join(c.SetReadDeadline(now.Add(read)), c.SetWriteDeadline(now.Add(write))); err != nil {
+		return err
 	}
-	return true, l.conn.SetDeadline(time.Time{})
+	// No deadline is set by do: it could undo what the end of ctx has set.
+	stop := context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Unix(1, 0)) }) // fails only on a closed connection
+	err := do()
+	if !stop() && err == nil {
+		err = ctx.Err() // its deadline is set, or will be
+	}
+	if err != nil {
+		return err
+	}
+	return c.SetDeadline(time.Time{})
 }
 
 // Conn returns the connection that carries the session's bytes once the link
 // is acknowledged.
 func (l *Link) Conn() net.Conn { return l.conn }
 
-// Ack makes the session of a parked link stand.
+// Ack makes the session of a parked link stand. It fails when the link is not
+// parked any more.
 func (l *Link) Ack() error {
+	if !l.tracker.move(active) { // a second AckCommand would be payload
+		return errors.New("acknowledge a link: it is not parked")
+	}
 	b, err := frames.append(nil, typeAck, ackCommand{})
 	if err != nil {
 		return err
@@ -71,7 +92,6 @@ func (l *Link) Ack() error {
 	if _, err := l.conn.Write(b); err != nil {
 		return fmt.Errorf("send %v: %w", typeAck, err)
 	}
-	l.tracker.move(active)
 	return nil
 }
 

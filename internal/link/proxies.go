@@ -7,6 +7,7 @@ import (
 	"io"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	ohrouter "github.com/ohrouter/oh-router"
@@ -23,6 +24,7 @@ type proxy struct {
 	reported ohrouter.ProxyState // in the log
 	seen     time.Time
 	failure  *ohrouter.Failure
+	foreign  bool          // what listens there is no proxy, by its last answer
 	takes    time.Duration // the longest it takes to answer, as it said
 }
 
@@ -48,18 +50,21 @@ func (p *proxy) learn(ms uint32) {
 func (p *proxy) answered(s ohrouter.ProxyState) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.state, p.seen = s, time.Now()
+	p.state, p.seen, p.foreign = s, time.Now(), false
 }
 
 // failed makes an error of a handshake that was not completed. When that is
 // because ctx ended, it says nothing of the proxy.
 func (p *proxy) failed(ctx context.Context, err error) error {
 	e := &ohrouter.Error{Code: ohrouter.ProxyUnreachable, Err: err}
+	foreign := ohrouter.CodeOf(err) == ohrouter.InvalidRequest
 	switch {
 	case errors.Is(ctx.Err(), context.Canceled):
 		return fmt.Errorf("link to proxy %s: %w", p.Name, ctx.Err())
-	case ohrouter.CodeOf(err) == ohrouter.InvalidRequest, errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+	case foreign:
 		e.Message = fmt.Sprintf("%s answers, but not as an oh-router proxy; check the router's --proxy", p.where())
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.EPIPE), errors.Is(err, syscall.ECONNRESET):
+		e.Message = fmt.Sprintf("%s hangs up without an answer; is it an oh-router proxy of this version?", p.where())
 	case isTimeout(err):
 		e.Message = fmt.Sprintf("%s does not answer in time", p.where())
 	default:
@@ -67,7 +72,7 @@ func (p *proxy) failed(ctx context.Context, err error) error {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.state = ohrouter.ProxyDown
+	p.state, p.foreign = ohrouter.ProxyDown, foreign
 	p.failure = &ohrouter.Failure{Code: e.Code, Message: e.Message, At: time.Now()}
 	return e
 }

@@ -2,6 +2,7 @@ package link
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"slices"
 	"sync"
@@ -51,7 +52,9 @@ func (d *Dialer) probe(ctx context.Context, log *slog.Logger) {
 				socket.Orderly(conn)
 				_ = conn.Close() // it was connected: that is all there is to know
 				p.connected()
-			case ctx.Err() != context.Canceled:
+			case errors.Is(ctx.Err(), context.Canceled): // nothing to know
+				return
+			default:
 				_ = p.failed(ctx, err) // it takes note
 			}
 			p.report(log)
@@ -61,10 +64,13 @@ func (d *Dialer) probe(ctx context.Context, log *slog.Logger) {
 }
 
 // connected notes that the proxy takes connections, which says nothing of a
-// drain.
+// drain, nor that it is a proxy when it has answered like something else.
 func (p *proxy) connected() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.foreign {
+		return
+	}
 	if p.state != ohrouter.ProxyDraining {
 		p.state = ohrouter.ProxyUp
 	}
