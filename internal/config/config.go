@@ -103,7 +103,7 @@ var ErrUsage = errors.New("usage")
 
 // Problem is one thing wrong with one setting.
 type Problem struct {
-	Where string // "FILE: router.ports", "--ports" or "OH_ROUTER_PORTS"
+	Where string // "FILE:router.ports", "--ports" or "OH_ROUTER_PORTS"
 	Err   error  // what is wrong, and what is allowed
 	usage bool
 }

@@ -113,7 +113,7 @@ func (f *file) section(prefix string, n *yaml.Node) {
 // value takes in what stands behind a key.
 func (f *file) value(s setting, n *yaml.Node) {
 	n = resolve(n)
-	g := given{where: f.path + ": " + s.key}
+	g := given{where: f.path + ":" + s.key}
 	switch {
 	case n.Tag == "!!null":
 		f.wrong(s.key, n, errors.New("it has no value: give one, or leave out the line for the default"))
@@ -142,7 +142,7 @@ func (f *file) value(s setting, n *yaml.Node) {
 func (f *file) wrong(key string, n *yaml.Node, err error) {
 	where := f.path
 	if key != "" {
-		where += ": " + printable(key)
+		where += ":" + printable(key)
 	}
 	f.problems = append(f.problems, &Problem{Where: where, Err: fmt.Errorf("line %d: %w", n.Line, err)})
 }

@@ -92,30 +92,30 @@ func TestCheck(t *testing.T) {
 		{"text that looks like numbers", "router: {advertise: 10.1.0.0, idle_timeout: 0, ports: 20000}\n", ""},
 		{"scalar", "hello", "FILE: line 1: it is not a list of keys and values, as in \"log_level: info\""},
 		{"list", "- a\n", "FILE: line 1: it is not a list of keys and values, as in \"log_level: info\""},
-		{"section as text", "router: x\n", "FILE: router: line 1: it is not a list of keys and values, as in \"log_level: info\""},
-		{"unknown", "colour: red\n", "FILE: colour: line 1: there is no such key; there are log_level, log_format, drain_timeout, insecure, the sections router and proxy"},
-		{"unknown in section", "proxy:\n  colour: red\n", "FILE: proxy.colour: line 2: there is no such key; there are listen, allow, metrics, dial_timeout"},
-		{"wrong section", "proxy:\n  idle_timeout: 5m\n", "FILE: proxy.idle_timeout: line 2: there is no such key, but there is idle_timeout in the section router"},
-		{"not in its section", "listen: x\n", "FILE: listen: line 1: there is no such key, but there is listen in the section router and listen in the section proxy"},
-		{"dotted", "router.ports: 1-2\n", "FILE: router.ports: line 1: there is no such key, but there is ports in the section router"},
-		{"hyphen", "log-level: info\n", "FILE: log-level: line 1: there is no such key, but there is log_level at the top of the file"},
-		{"strange key", "\"a\\nb\": 1\n", `FILE: "a\nb": line 1: there is no such key; there are log_level, log_format, drain_timeout, insecure, the sections router and proxy`},
-		{"twice", "log_level: info\nlog_level: info\n", "FILE: log_level: line 2: it stands here a second time, after line 1"},
-		{"no value", "router:\n  listen:\n", "FILE: router.listen: line 2: it has no value: give one, or leave out the line for the default"},
-		{"list for one", "log_level: [info]\n", "FILE: log_level: line 1: it takes one value, not a list or a section"},
-		{"one for list", "proxy: {allow: any}\n", `FILE: proxy.allow: line 1: it takes a list: write allow: ["any"]`},
-		{"list of lists", "proxy: {allow: [[any]]}\n", "FILE: proxy.allow: line 1: an item of the list is not a plain value"},
-		{"no proxies", "router: {proxy: []}\n", "FILE: router.proxy: it names no proxy, so nothing could be mapped: leave it out for the default"},
-		{"commas in an item", "proxy: {allow: ['a:1,b:2']}\n", "FILE: proxy.allow: pattern \"a:1,b:2\": an IPv6 address goes in brackets, as in [2001:db8::1]:443 or [2001:db8::]/32:443"},
+		{"section as text", "router: x\n", "FILE:router: line 1: it is not a list of keys and values, as in \"log_level: info\""},
+		{"unknown", "colour: red\n", "FILE:colour: line 1: there is no such key; there are log_level, log_format, drain_timeout, insecure, the sections router and proxy"},
+		{"unknown in section", "proxy:\n  colour: red\n", "FILE:proxy.colour: line 2: there is no such key; there are listen, allow, metrics, dial_timeout"},
+		{"wrong section", "proxy:\n  idle_timeout: 5m\n", "FILE:proxy.idle_timeout: line 2: there is no such key, but there is idle_timeout in the section router"},
+		{"not in its section", "listen: x\n", "FILE:listen: line 1: there is no such key, but there is listen in the section router and listen in the section proxy"},
+		{"dotted", "router.ports: 1-2\n", "FILE:router.ports: line 1: there is no such key, but there is ports in the section router"},
+		{"hyphen", "log-level: info\n", "FILE:log-level: line 1: there is no such key, but there is log_level at the top of the file"},
+		{"strange key", "\"a\\nb\": 1\n", `FILE:"a\nb": line 1: there is no such key; there are log_level, log_format, drain_timeout, insecure, the sections router and proxy`},
+		{"twice", "log_level: info\nlog_level: info\n", "FILE:log_level: line 2: it stands here a second time, after line 1"},
+		{"no value", "router:\n  listen:\n", "FILE:router.listen: line 2: it has no value: give one, or leave out the line for the default"},
+		{"list for one", "log_level: [info]\n", "FILE:log_level: line 1: it takes one value, not a list or a section"},
+		{"one for list", "proxy: {allow: any}\n", `FILE:proxy.allow: line 1: it takes a list: write allow: ["any"]`},
+		{"list of lists", "proxy: {allow: [[any]]}\n", "FILE:proxy.allow: line 1: an item of the list is not a plain value"},
+		{"no proxies", "router: {proxy: []}\n", "FILE:router.proxy: it names no proxy, so nothing could be mapped: leave it out for the default"},
+		{"commas in an item", "proxy: {allow: ['a:1,b:2']}\n", "FILE:proxy.allow: pattern \"a:1,b:2\": an IPv6 address goes in brackets, as in [2001:db8::1]:443 or [2001:db8::]/32:443"},
 		{"two documents", "log_level: info\n---\nlog_level: info\n", "FILE: what follows the first YAML document cannot be read as settings: a file has one"},
 		{"syntax", "router:\n  listen: [\n", "FILE: line 2: did not find expected node content (a value that begins with * or [ goes in quotes)"},
 		{"glob without quotes", "proxy:\n  allow:\n    - *.internal:80\n", "FILE: line 3: did not find expected alphabetic or numeric character (a value that begins with * or [ goes in quotes)"},
 		{"all at once", "log_level: loud\nrouter:\n  ports: 9\n  park: 1m\n  listen: :8080\nproxy:\n  metrics: 10.0.0.1:1\nx: 1\n", "" +
-			"FILE: x: line 8: there is no such key; there are log_level, log_format, drain_timeout, insecure, the sections router and proxy\n" +
-			"FILE: log_level: \"loud\" is not a level: debug, info, warn or error\n" +
-			"FILE: router.park: 1m is too long: it may be 30s at most\n" +
-			"FILE: router.listen: 0.0.0.0 (all addresses) is not a loopback address, and links and API carry no credentials yet: use one such as 127.0.0.1:8080, or accept the risk with --insecure\n" +
-			"FILE: proxy.metrics: 10.0.0.1 is not a loopback address, and links and API carry no credentials yet: use one such as 127.0.0.1:9100, or accept the risk with --insecure"},
+			"FILE:x: line 8: there is no such key; there are log_level, log_format, drain_timeout, insecure, the sections router and proxy\n" +
+			"FILE:log_level: \"loud\" is not a level: debug, info, warn or error\n" +
+			"FILE:router.park: 1m is too long: it may be 30s at most\n" +
+			"FILE:router.listen: 0.0.0.0 (all addresses) is not a loopback address, and links and API carry no credentials yet: use one such as 127.0.0.1:8080, or accept the risk with --insecure\n" +
+			"FILE:proxy.metrics: 10.0.0.1 is not a loopback address, and links and API carry no credentials yet: use one such as 127.0.0.1:9100, or accept the risk with --insecure"},
 		{"insecure", "insecure: true\nrouter: {listen: ':8080', proxy: ['proxy.example:9000']}\nproxy: {listen: '10.0.0.1:9000'}\n", ""},
 	}
 	for _, tt := range tests {
@@ -172,7 +172,7 @@ func FuzzFile(f *testing.F) {
 		problems = append(problems, checkRouter(&c, all, true)...)
 		problems = append(problems, checkProxy(&c, all)...)
 		for _, p := range problems {
-			if s := p.Error(); !strings.HasPrefix(s, "F: ") || strings.ContainsAny(s, "\n\r\x00") || len(s) > 1000 {
+			if s := p.Error(); !strings.HasPrefix(s, "F:") || strings.ContainsAny(s, "\n\r\x00") || len(s) > 1000 {
 				t.Errorf("a problem of %q is %q, want one line that begins with the file", text, s)
 			}
 		}
