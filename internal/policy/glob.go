@@ -28,10 +28,6 @@ func parseGlob(s string) (string, error) {
 	for strings.Contains(s, "**") {
 		s = strings.ReplaceAll(s, "**", "*")
 	}
-	// 10.0.* would be taken for a network, and would match 10.0.example.com.
-	if strings.Trim(s, "0123456789.*") == "" && strings.Trim(s, ".*") != "" {
-		return "", fmt.Errorf("%.100q looks like a range of addresses: write it as a CIDR, as in 10.0.0.0/8", s)
-	}
 	labels := strings.Split(s, ".")
 	for i, l := range labels {
 		var err error
@@ -40,6 +36,10 @@ func parseGlob(s string) (string, error) {
 		}
 	}
 	s = strings.Join(labels, ".")
+	// 10.0.* would be taken for a network, and would match 10.0.example.com.
+	if strings.Trim(s, "0123456789.*") == "" && strings.Trim(s, ".*") != "" {
+		return "", fmt.Errorf("%.100q looks like a range of addresses: write it as a CIDR, as in 10.0.0.0/8", s)
+	}
 	if len(s) > maxGlob {
 		return "", fmt.Errorf("its host is longer than the %d characters of a host name", maxGlob)
 	}
