@@ -68,11 +68,7 @@ func startProxy(ctx context.Context, p *process, address string, budget socket.B
 }
 
 func (s *proxyServer) run(ctx context.Context, drain func() (context.Context, context.CancelFunc)) error {
-	allow := s.p.cfg.Proxy.Allow.Patterns()
-	s.p.announce("proxy serves", "listen", s.listener.Addr().String(), "allow", allow)
-	if len(allow) == 0 {
-		s.p.log.Warn("no target is allowed, so none will be dialled: name some with --allow")
-	}
+	s.p.announce("proxy serves", "listen", s.listener.Addr().String(), "allow", s.p.cfg.Proxy.Allow.Patterns())
 	serving, stop := context.WithCancel(context.WithoutCancel(ctx))
 	group, serving := errgroup.WithContext(serving)
 	group.Go(func() error { return s.proxy.Serve(s.listener) })
@@ -98,7 +94,7 @@ func (s *proxyServer) reload(cfg config.Config) {
 	is, was := cfg.Proxy, s.p.cfg.Proxy
 	s.proxy.SetAllow(is.Allow)
 	if is.Listen != was.Listen || is.Metrics != was.Metrics || is.DialTimeout != was.DialTimeout {
-		s.p.log.Warn("listen, metrics and dial_timeout change with a restart only")
+		s.p.log.Warn("not reloaded: listen, metrics and dial_timeout change with a restart only")
 	}
 }
 

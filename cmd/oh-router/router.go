@@ -154,7 +154,7 @@ func (s *routerServer) reload(cfg config.Config) {
 		s.dialer.SetProxies(proxyList(is.Proxies))
 	}
 	if is.Listen != was.Listen || is.BindAddress != was.BindAddress || is.Advertise != was.Advertise || is.Ports != was.Ports || is.State != was.State {
-		s.p.log.Warn("listen, bind_address, advertise, ports and state change with a restart only")
+		s.p.log.Warn("not reloaded: listen, bind_address, advertise, ports and state change with a restart only")
 	}
 }
 

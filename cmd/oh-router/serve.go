@@ -160,6 +160,9 @@ func (p *process) reload(s server, load func() (config.Config, error)) {
 	for _, w := range cfg.Warnings {
 		p.log.Warn("check the configuration", "warning", w)
 	}
+	if cfg.LogFormat != p.cfg.LogFormat || cfg.Insecure != p.cfg.Insecure {
+		p.log.Warn("not reloaded: log_format and insecure change with a restart only")
+	}
 	p.level.Set(cfg.LogLevel)
 	p.cfg.DrainTimeout = cfg.DrainTimeout
 	s.reload(cfg)
@@ -175,8 +178,8 @@ func (p *process) metricsHandler() http.Handler {
 // left for the API, health checks, files and pipes.
 func descriptors(n int) socket.Budget {
 	limit := socket.Limit()
-	reserve := min(max(limit/4, 16), 600)
-	return socket.NewBudget(max(limit-reserve, 2) / n)
+	reserve := min(max(limit/4, 40), 600)
+	return socket.NewBudget(max(limit-reserve, 4) / n)
 }
 
 // httpServer returns a server with the API's limits that logs where all do.
