@@ -1,0 +1,110 @@
+//go:build linux
+
+package load
+
+import (
+	"context"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/ohrouter/oh-router/test/bench/measure"
+)
+
+// exchanges plays ping-pong on open connections.
+func (w *work) exchanges(ctx context.Context) (Result, error) {
+	conns, err := w.open(ctx, echoOnce)
+	if err != nil {
+		return Result{}, err
+	}
+	defer closeAll(conns)
+	var wg sync.WaitGroup
+	for _, c := range conns {
+		c.SetDeadline(time.Now().Add(w.job.Warmup + w.job.Window + patience))
+		wg.Go(func() { w.pingPong(c) })
+	}
+	elapsed, err := w.window(ctx)
+	closeAll(conns)
+	wg.Wait()
+	return w.result(elapsed), err
+}
+
+func (w *work) pingPong(c net.Conn) {
+	var times measure.Histogram
+	defer w.merge(&times)
+	buf := make([]byte, message)
+	for start := time.Now(); !w.phase.over(); {
+		if err := exchange(c, buf); err != nil {
+			w.fail(err)
+			return
+		}
+		end := time.Now()
+		if w.phase.measuring() {
+			times.Record(end.Sub(start))
+		}
+		start = end
+	}
+}
+
+// sessions makes one session after the other on each of the job's slots.
+func (w *work) sessions(ctx context.Context) (Result, error) {
+	var d dialer
+	if err := Probe(ctx, w.job.Addr); err != nil {
+		return Result{}, err
+	}
+	var wg sync.WaitGroup
+	for range w.job.Conns {
+		wg.Go(func() { w.connectAll(ctx, &d) })
+	}
+	elapsed, err := w.window(ctx)
+	wg.Wait()
+	return w.result(elapsed), err
+}
+
+func (w *work) connectAll(ctx context.Context, d *dialer) {
+	var times measure.Histogram
+	defer w.merge(&times)
+	buf := make([]byte, message)
+	for !w.phase.over() && ctx.Err() == nil {
+		took, err := w.session(ctx, d, buf)
+		switch {
+		case err != nil:
+			w.fail(err)
+		case w.phase.measuring():
+			times.Record(took)
+		}
+	}
+}
+
+// session connects, exchanges one message and closes. The set-up time that it
+// returns is up to the response: connecting alone ends at the chain's first
+// kernel. Closing counts for the rate only.
+func (w *work) session(ctx context.Context, d *dialer, buf []byte) (setUp time.Duration, err error) {
+	start := time.Now()
+	c, err := d.dial(ctx, w.job.Addr)
+	if err != nil {
+		return 0, err
+	}
+	defer c.Close()
+	if w.job.Reset {
+		c.SetLinger(0)
+	}
+	c.SetDeadline(start.Add(patience))
+	err = exchange(c, buf)
+	return time.Since(start), err
+}
+
+// idle opens sessions and holds them until ctx ends.
+func (w *work) idle(ctx context.Context) (Result, error) {
+	conns, err := w.open(ctx, echoOnce)
+	if err != nil {
+		return Result{}, err
+	}
+	defer closeAll(conns)
+	for _, c := range conns {
+		c.SetDeadline(time.Time{})
+	}
+	w.begin()
+	<-ctx.Done()
+	return Result{Ops: uint64(len(conns))}, nil
+}
