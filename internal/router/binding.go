@@ -66,8 +66,12 @@ func (r *Router) keep(id string, l Link, park time.Duration) {
 func (r *Router) expire(p *parkedLink) {
 	r.mu.Lock()
 	mine := r.parked.remove(p)
+	if mine { // Shutdown has not emptied the lot, and is to wait
+		r.wg.Add(1)
+	}
 	r.mu.Unlock()
 	if mine {
+		defer r.wg.Done()
 		r.discard(p)
 	}
 }

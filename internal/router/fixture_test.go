@@ -1,0 +1,321 @@
+package router_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/goleak"
+
+	ohrouter "github.com/ohrouter/oh-router"
+	"github.com/ohrouter/oh-router/internal/router"
+	"github.com/ohrouter/oh-router/internal/socket"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// deadline is when a test that hangs gives up; no test waits for it.
+const deadline = 30 * time.Second
+
+// until waits for what no event tells.
+func until(t testing.TB, what string, done func() bool) {
+	t.Helper()
+	tick, over := time.NewTicker(time.Millisecond), time.After(deadline)
+	defer tick.Stop()
+	for !done() {
+		select {
+		case <-tick.C:
+		case <-over:
+			t.Fatalf("never happened: %s", what)
+		}
+	}
+}
+
+// direct is a Linker whose links lead to their targets without a proxy.
+type direct struct {
+	before func(context.Context, router.Want) error // what a call waits for; nil nothing
+	down   atomic.Bool                              // what Up denies
+
+	mu    sync.Mutex // guards what follows
+	links []*directLink
+	wants []router.Want
+}
+
+func (d *direct) Link(ctx context.Context, want router.Want) (router.Link, error) {
+	d.mu.Lock()
+	d.wants = append(d.wants, want)
+	d.mu.Unlock()
+	if d.before != nil {
+		if err := d.before(ctx, want); err != nil {
+			return nil, err
+		}
+	}
+	conn, err := socket.Dial(context.WithoutCancel(ctx), want.Target.String()) // a link may come late
+	if err != nil {
+		return nil, &ohrouter.Error{Code: ohrouter.TargetRefused, Message: "refused", Err: err}
+	}
+	l := &directLink{conn: conn}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.links = append(d.links, l)
+	return l, nil
+}
+
+func (d *direct) Up(context.Context, string) bool { return !d.down.Load() }
+
+// calls returns what was asked for so far.
+func (d *direct) calls() []router.Want {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return slices.Clone(d.wants)
+}
+
+// link returns the i-th link that was made.
+func (d *direct) link(i int) *directLink {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.links[i]
+}
+
+type directLink struct {
+	conn          *net.TCPConn
+	acked, closed atomic.Bool
+	deaf          bool // Ack fails
+}
+
+func (l *directLink) Peer() (proxy string, resolved netip.AddrPort) {
+	return "near", l.conn.RemoteAddr().(*net.TCPAddr).AddrPort()
+}
+
+func (l *directLink) Alive() bool    { return !socket.Pending(l.conn) }
+func (l *directLink) Conn() net.Conn { return l.conn }
+
+func (l *directLink) Ack() error {
+	if l.deaf {
+		return io.ErrClosedPipe
+	}
+	l.acked.Store(true)
+	return nil
+}
+
+func (l *directLink) Close() {
+	l.closed.Store(true)
+	l.conn.Close()
+}
+
+// target is a server whose connections are in the test's hands.
+type target struct {
+	ohrouter.Target
+	conns chan *net.TCPConn
+}
+
+func newTarget(t testing.TB) *target {
+	t.Helper()
+	x := &target{conns: make(chan *net.TCPConn, 1024)}
+	x.Target = serve(t, func(c *net.TCPConn) { x.conns <- c })
+	t.Cleanup(func() {
+		for {
+			select {
+			case c := <-x.conns:
+				c.Close()
+			default:
+				return
+			}
+		}
+	})
+	return x
+}
+
+// serve calls handle for every connection to the target that it returns.
+func serve(t testing.TB, handle func(*net.TCPConn)) ohrouter.Target {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			handle(c.(*net.TCPConn))
+		}
+	})
+	t.Cleanup(func() { ln.Close(); wg.Wait() })
+	addr := ln.Addr().(*net.TCPAddr).AddrPort()
+	return ohrouter.Target{Host: addr.Addr().String(), Port: addr.Port()}
+}
+
+// next returns the target's next connection.
+func (x *target) next(t testing.TB) *net.TCPConn {
+	t.Helper()
+	select {
+	case c := <-x.conns:
+		t.Cleanup(func() { c.Close() })
+		c.SetDeadline(time.Now().Add(deadline))
+		return c
+	case <-time.After(deadline):
+		t.Fatal("nobody connects to the target")
+		return nil
+	}
+}
+
+// fixture is a router in a test.
+type fixture struct {
+	*router.Router
+	linker  *direct
+	metrics *prometheus.Registry
+	budget  socket.Budget
+	t       testing.TB
+}
+
+// start returns a router with so many descriptors, which it has to have given
+// back when the test is over.
+func start(t testing.TB, descriptors int, linker router.Linker) *fixture {
+	t.Helper()
+	f := &fixture{metrics: prometheus.NewRegistry(), budget: socket.NewBudget(descriptors), t: t}
+	f.linker, _ = linker.(*direct)
+	f.Router = router.New(router.Config{
+		BindAddress: netip.MustParseAddr("127.0.0.1"), Linker: linker, Park: time.Hour,
+		Descriptors: f.budget, Log: slog.New(slog.DiscardHandler), Metrics: f.metrics,
+	})
+	t.Cleanup(func() {
+		f.Shutdown(ended())
+		if !f.budget.TryAcquire(descriptors) {
+			t.Error("descriptors are missing in the budget after Shutdown")
+		}
+	})
+	return f
+}
+
+// ended returns a context that has ended.
+func ended() context.Context {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	return ctx
+}
+
+// open opens a binding of a target and returns its address.
+func (f *fixture) open(b ohrouter.Binding) string {
+	f.t.Helper()
+	if err := f.Open(b); err != nil {
+		f.t.Fatal(err)
+	}
+	return f.Addr(b.ID)
+}
+
+// check makes the check of a bind, which has to succeed.
+func (f *fixture) check(b ohrouter.Binding) {
+	f.t.Helper()
+	if _, _, err := f.Check(f.t.Context(), b); err != nil {
+		f.t.Fatal(err)
+	}
+}
+
+// count returns the value of a metric, of all labels or of the one given.
+func (f *fixture) count(name, label string) (sum float64) {
+	f.t.Helper()
+	families, err := f.metrics.Gather()
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	for _, family := range families {
+		if family.GetName() != name {
+			continue
+		}
+		for _, m := range family.GetMetric() {
+			if label != "" && (len(m.GetLabel()) != 1 || m.GetLabel()[0].GetValue() != label) {
+				continue
+			}
+			sum += m.GetCounter().GetValue() + m.GetGauge().GetValue()
+		}
+	}
+	return sum
+}
+
+// wantOutcome waits for the one session that there was to have ended so.
+func (f *fixture) wantOutcome(want ohrouter.Outcome) {
+	f.t.Helper()
+	until(f.t, "a session ends", func() bool { return f.count("ohrouter_sessions_total", "") > 0 })
+	for _, o := range ohrouter.Outcomes() {
+		n := f.count("ohrouter_sessions_total", string(o))
+		if (o == want) != (n == 1) {
+			f.t.Errorf("%v sessions ended as %s, want one as %s", n, o, want)
+		}
+	}
+}
+
+func connect(t testing.TB, addr string) *net.TCPConn {
+	t.Helper()
+	c, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	c.SetDeadline(time.Now().Add(deadline))
+	return c.(*net.TCPConn)
+}
+
+// wantReset checks that c is reset, not closed.
+func wantReset(t testing.TB, who string, c net.Conn) {
+	t.Helper()
+	if _, err := io.Copy(io.Discard, c); !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("%s sees %v, want a reset", who, err)
+	}
+}
+
+// wantTurnedAway checks that whoever connects is reset, be it so soon that the
+// connect says so.
+func wantTurnedAway(t testing.TB, addr string) {
+	t.Helper()
+	c, err := net.Dial("tcp", addr)
+	switch {
+	case err == nil:
+		c.SetDeadline(time.Now().Add(deadline))
+		wantReset(t, "client", c)
+		c.Close()
+	case !errors.Is(err, syscall.ECONNRESET):
+		t.Errorf("connect to %s: %v, want a reset", addr, err)
+	}
+}
+
+// wantClosed checks that c ends in order.
+func wantClosed(t testing.TB, who string, c net.Conn) {
+	t.Helper()
+	if n, err := io.Copy(io.Discard, c); n != 0 || err != nil {
+		t.Errorf("%s sees %d bytes and %v, want an orderly end", who, n, err)
+	}
+}
+
+// wantGone checks that c has ended, in order or not.
+func wantGone(t testing.TB, who string, c net.Conn) {
+	t.Helper()
+	if _, err := io.Copy(io.Discard, c); errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("%s is still connected", who)
+	}
+}
+
+// say writes to one connection and expects it at the other.
+func say(t testing.TB, from, to net.Conn, message string) {
+	t.Helper()
+	if _, err := io.WriteString(from, message); err != nil {
+		t.Fatal(err)
+	}
+	got := make([]byte, len(message))
+	if _, err := io.ReadFull(to, got); err != nil || string(got) != message {
+		t.Fatalf("read %q and %v, want %q", got, err, message)
+	}
+}
