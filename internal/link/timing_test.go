@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -38,14 +39,16 @@ func TestAcceptDeadline(t *testing.T) {
 		{"half a header", func(_ *testing.T, c net.Conn) { write(c, []byte{Version, 1}) }},
 		{"a byte a second", func(t *testing.T, c net.Conn) {
 			frame := connectFrame(t, true)
-			go func() {
+			var wg sync.WaitGroup
+			t.Cleanup(wg.Wait)
+			wg.Go(func() {
 				for i := range frame {
 					if _, err := c.Write(frame[i : i+1]); err != nil {
 						return
 					}
 					time.Sleep(time.Second) // simulated
 				}
-			}()
+			})
 		}},
 		{"no AckCommand", func(t *testing.T, c net.Conn) { write(c, connectFrame(t, false)) }},
 		{"half an AckCommand", func(t *testing.T, c net.Conn) { write(c, append(connectFrame(t, false), Version)) }},
