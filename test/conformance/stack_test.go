@@ -1,0 +1,89 @@
+//go:build linux
+
+package conformance
+
+import (
+	"fmt"
+	"net/http"
+	"os/exec"
+	"testing"
+)
+
+// flags are what a test adds to the command lines of a stack.
+type flags struct {
+	router, proxy []string
+	ports         int // size of the range; 0 is 8
+}
+
+// stack is a router and the proxy it dials, each a process of its own.
+type stack struct {
+	router, proxy           *process
+	routerFlags, proxyFlags []string // to start them again
+	api                     string   // URL of the router's API
+	link, metrics           string   // addresses of the proxy
+	low, high               int      // the range of mapped ports
+}
+
+// start runs a proxy that may dial loopback addresses, and a router. Flags of
+// the test win: they stand behind those given here.
+func start(t testing.TB, f flags) *stack {
+	t.Helper()
+	if f.ports == 0 {
+		f.ports = 8
+	}
+	first := ports.take(t, 3+f.ports)
+	s := &stack{
+		api: "http://" + loopback(first), link: loopback(first + 1), metrics: loopback(first + 2),
+		low: first + 3, high: first + 2 + f.ports,
+	}
+	s.proxyFlags = append([]string{
+		"--listen", s.link, "--metrics", s.metrics, "--allow", "127.0.0.0/8:*", "--drain-timeout", "3s",
+	}, f.proxy...)
+	s.routerFlags = append([]string{
+		"--listen", loopback(first), "--proxy", s.link, "--state", "none", "--drain-timeout", "3s",
+		"--ports", fmt.Sprintf("%d-%d", s.low, s.high),
+	}, f.router...)
+	s.startProxy(t)
+	s.startRouter(t)
+	return s
+}
+
+// startProxy runs the proxy, again if it has ended, and waits until it is ready.
+func (s *stack) startProxy(t testing.TB) {
+	t.Helper()
+	s.proxy = launch(t, "proxy", server(t, "proxy", s.proxyFlags...))
+	s.proxy.awaitReady(t, "http://"+s.metrics)
+}
+
+// startRouter runs the router, again if it has ended, and waits until it is ready.
+func (s *stack) startRouter(t testing.TB) {
+	t.Helper()
+	s.router = launch(t, "router", server(t, "router", s.routerFlags...))
+	s.router.awaitReady(t, s.api)
+}
+
+// server returns the command that runs a role.
+func server(t testing.TB, role string, flags ...string) *exec.Cmd {
+	cmd := exec.Command(program, append([]string{role}, flags...)...)
+	cmd.Env = environment(t)
+	return cmd
+}
+
+func (p *process) awaitReady(t testing.TB, url string) {
+	t.Helper()
+	eventually(t, 2*soon, func() error {
+		if !p.running() {
+			t.Fatalf("%s ended before it was ready", p.name)
+		}
+		return wantStatus(url+"/readyz", http.StatusOK)
+	})
+}
+
+// wantStatus asks a URL and returns an error unless the answer has the status.
+func wantStatus(url string, status int) error {
+	a, err := request(http.MethodGet, url, "", nil)
+	if err == nil && a.status != status {
+		err = fmt.Errorf("GET %s = %v, want status %d", url, a, status)
+	}
+	return err
+}
