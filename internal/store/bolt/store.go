@@ -1,0 +1,244 @@
+// Package bolt keeps the registry's records in one file of a directory, with
+// bbolt.
+//
+// The file is trusted with what a port means, and so it is not trusted itself:
+// it is verified as a whole before it is used, each record carries a checksum,
+// and a file that changes under the store makes calls fail, never the process.
+package bolt
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"runtime/debug"
+	"sync"
+
+	"go.etcd.io/bbolt"
+
+	"github.com/ohrouter/oh-router/internal/registry"
+)
+
+// maxGroup is how many writes share one transaction at most.
+const maxGroup = 1024
+
+var errClosed = errors.New("the state store is closed")
+
+// Store keeps records in a file. Its methods are safe for concurrent use.
+type Store struct {
+	db     *bbolt.DB
+	file   *os.File // the one that db has locked
+	path   string
+	writes chan write
+	loads  chan *load
+	quit   chan struct{} // closed by Close
+	over   chan struct{} // closed when run has ended
+	close  func() error
+	broken error // why db cannot be used any more; run's alone until over is closed
+}
+
+// write is a record to put, or a port to forget.
+type write struct {
+	port   uint16
+	value  []byte // nil: forget it
+	result chan error
+}
+
+// load is a call of Load; result has one place.
+type load struct {
+	ctx     context.Context
+	records []registry.Record
+	result  chan error
+}
+
+// newStore returns the running store of an open file.
+func newStore(db *bbolt.DB, file *os.File, path string) *Store {
+	s := &Store{
+		db: db, file: file, path: path,
+		writes: make(chan write),
+		loads:  make(chan *load),
+		quit:   make(chan struct{}),
+		over:   make(chan struct{}),
+	}
+	s.close = sync.OnceValue(s.closeOnce)
+	go s.run()
+	return s
+}
+
+// Put writes a record and returns when it is on the disk. Writes that come
+// while another is under way share one transaction.
+func (s *Store) Put(ctx context.Context, r registry.Record) error {
+	value, err := encode(r)
+	if err != nil {
+		return fmt.Errorf("encode the record of port %d: %w", r.Port, err)
+	}
+	return s.write(ctx, write{port: r.Port, value: value})
+}
+
+// Delete forgets a port.
+func (s *Store) Delete(ctx context.Context, port uint16) error {
+	return s.write(ctx, write{port: port})
+}
+
+func (s *Store) write(ctx context.Context, w write) error {
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("write port %d to %s: %w", w.port, s.path, err)
+	}
+	w.result = make(chan error, 1)
+	select {
+	case s.writes <- w:
+	case <-s.over:
+		return errClosed
+	case <-ctx.Done():
+		return fmt.Errorf("write port %d to %s: %w", w.port, s.path, ctx.Err())
+	}
+	// Whether it is on the disk has to be waited for: ctx cannot take it back.
+	if err := <-w.result; err != nil {
+		return fmt.Errorf("write port %d to %s: %w", w.port, s.path, err)
+	}
+	return nil
+}
+
+// run does what comes until Close. Nobody else uses db: a fault may leave it
+// locked, and whoever waited for it then would wait for ever.
+func (s *Store) run() {
+	defer close(s.over)
+	for {
+		select {
+		case w := <-s.writes:
+			group := append(make([]write, 0, 16), w)
+			for more := true; more && len(group) < maxGroup; {
+				select {
+				case w := <-s.writes:
+					group = append(group, w)
+				default:
+					more = false
+				}
+			}
+			err := s.commit(group)
+			for _, w := range group {
+				w.result <- err
+			}
+		case l := <-s.loads:
+			l.result <- s.read(l)
+		case <-s.quit:
+			return
+		}
+	}
+}
+
+// commit writes a group in one transaction.
+func (s *Store) commit(group []write) error {
+	return s.use(func() error {
+		return s.db.Update(func(tx *bbolt.Tx) error {
+			meta, ports := tx.Bucket(metaBucket), tx.Bucket(portsBucket)
+			all := readTally(meta.Get(tallyKey))
+			for _, w := range group {
+				key := binary.BigEndian.AppendUint16(nil, w.port)
+				if old := ports.Get(key); old != nil {
+					all.count--
+					all.mix(old)
+				}
+				if w.value == nil {
+					if err := ports.Delete(key); err != nil {
+						return err
+					}
+					continue
+				}
+				all.count++
+				all.mix(w.value)
+				if err := ports.Put(key, w.value); err != nil {
+					return err
+				}
+			}
+			return meta.Put(tallyKey, all.bytes())
+		})
+	})
+}
+
+// use calls f, which uses db, unless that has faulted before.
+func (s *Store) use(f func() error) error {
+	if s.broken != nil {
+		return s.broken
+	}
+	err, fault := guard(f)
+	if fault {
+		s.broken = err
+	}
+	return err
+}
+
+// Load returns every record. It fails as a whole when one is damaged: a port
+// whose meaning is lost must not get another one unnoticed.
+func (s *Store) Load(ctx context.Context) ([]registry.Record, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, fmt.Errorf("read %s: %w", s.path, err)
+	}
+	l := &load{ctx: ctx, result: make(chan error, 1)}
+	select {
+	case s.loads <- l:
+	case <-s.over:
+		return nil, errClosed
+	}
+	err := <-l.result
+	switch {
+	case ctx.Err() != nil:
+		return nil, fmt.Errorf("read %s: %w", s.path, ctx.Err())
+	case err != nil:
+		return nil, damaged(s.path, err)
+	}
+	return l.records, nil
+}
+
+// read does what a call of Load asks for.
+func (s *Store) read(l *load) error {
+	return s.use(func() error {
+		return s.db.View(func(tx *bbolt.Tx) error {
+			var all tally
+			err := tx.Bucket(portsBucket).ForEach(func(key, value []byte) error {
+				if err := l.ctx.Err(); err != nil {
+					return err
+				}
+				r, err := decode(key, value)
+				l.records = append(l.records, r)
+				all.count++
+				all.mix(value)
+				return err
+			})
+			if want := readTally(tx.Bucket(metaBucket).Get(tallyKey)); err == nil && all != want {
+				return fmt.Errorf("it has %d records, not the %d that were written", all.count, want.count)
+			}
+			return err
+		})
+	})
+}
+
+// Close writes what has been accepted, closes the file and unlocks it.
+func (s *Store) Close() error { return s.close() }
+
+func (s *Store) closeOnce() error {
+	close(s.quit)
+	<-s.over
+	if s.broken != nil { // its locks may be lost; the file is all that can be given back
+		return release(s.file)
+	}
+	if err, _ := guard(s.db.Close); err != nil {
+		return fmt.Errorf("close %s: %w", s.path, err)
+	}
+	return nil
+}
+
+// guard calls f, which uses the mapped file, and turns a panic into an error:
+// bbolt panics on pages that are not what it wrote, and the hardware faults
+// when the file has become shorter than what is mapped. What bbolt has locked
+// at that moment may stay so.
+func guard(f func() error) (err error, fault bool) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if p := recover(); p != nil {
+			err, fault = fmt.Errorf("the file has been changed by something else (%v)", p), true
+		}
+	}()
+	return f(), false
+}
