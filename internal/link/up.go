@@ -40,13 +40,15 @@ func (d *Dialer) Up(ctx context.Context, name string) bool {
 	if time.Since(p.look.at) < lookFresh {
 		return p.look.up
 	}
-	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+	short, cancel := context.WithTimeout(ctx, lookTimeout)
 	defer cancel()
-	conn, err := socket.Dial(ctx, p.Address)
+	conn, err := socket.Dial(short, p.Address)
 	if err == nil {
 		socket.Orderly(conn)
 		_ = conn.Close() // it was connected: that is all there is to know
 	}
-	p.look.at, p.look.up = time.Now(), err == nil
-	return p.look.up
+	if ctx.Err() == nil { // else it says nothing of the proxy, to others
+		p.look.at, p.look.up = time.Now(), err == nil
+	}
+	return err == nil
 }
