@@ -23,7 +23,7 @@ func (p *Proxy) connect(ctx context.Context, t ohrouter.Target) (*net.TCPConn, e
 	defer cancel()
 	allow := p.allow.Load()
 	if !allow.PermitsName(t) {
-		return nil, denied(t, "")
+		return nil, denied(t, allow.Explain(t, t.Addr()))
 	}
 	addrs, err := p.lookup(ctx, t)
 	if err != nil {
@@ -45,13 +45,11 @@ func (p *Proxy) connect(ctx context.Context, t ohrouter.Target) (*net.TCPConn, e
 	return conn, nil
 }
 
-// denied does not say what the proxy would allow: that is its operator's to
-// know.
+// denied tells why in the log alone: what the proxy would allow is its
+// operator's to know.
 func denied(t ohrouter.Target, why string) error {
 	e := ohrouter.Errorf(ohrouter.TargetDenied, "%v is not among the targets that the proxy may dial; its operator can add it with --allow", t)
-	if why != "" {
-		e.Err = errors.New(why)
-	}
+	e.Err = errors.New(why)
 	return e
 }
 

@@ -239,13 +239,13 @@ func (p *Proxy) Draining() bool {
 
 // Shutdown refuses new sessions from now on, with code [ohrouter.Draining],
 // waits for those that run until ctx is done, resets the rest, and stops
-// listening. It is called once.
+// listening. It is idempotent.
 func (p *Proxy) Shutdown(ctx context.Context) {
 	p.mu.Lock()
-	p.draining = true
-	if len(p.sessions) == 0 {
+	if !p.draining && len(p.sessions) == 0 {
 		close(p.idle)
 	}
+	p.draining = true
 	p.mu.Unlock()
 	p.drain() // parked links: their clients have not come
 	select {

@@ -97,7 +97,7 @@ func (r *Router) Kill(id string) error {
 }
 
 // Shutdown stops listening, waits for the sessions until ctx is done, and
-// resets the rest. It is called once.
+// resets the rest. It is idempotent.
 func (r *Router) Shutdown(ctx context.Context) {
 	r.mu.Lock()
 	r.closing = true

@@ -1,0 +1,170 @@
+//go:build linux
+
+package proxy_test
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	ohrouter "github.com/ohrouter/oh-router"
+)
+
+const patient = 10 * time.Second
+
+func TestAllowList(t *testing.T) {
+	for _, tt := range []struct {
+		name     string
+		patterns []string
+		host     string
+		addrs    []string
+		at       string // where it connects; "" it is denied
+		lookups  int32
+	}{
+		{"nothing allowed", nil, "db", []string{"127.0.0.1"}, "", 0},
+		{"a name that is not allowed is not looked up", []string{"web:*"}, "db", []string{"127.0.0.1"}, "", 0},
+		{"a port that is not allowed is not looked up", []string{"127.0.0.0/8:1"}, "db", []string{"127.0.0.1"}, "", 0},
+		{"an address that is not allowed", []string{"10.0.0.0/8:*"}, "127.0.0.1", nil, "", 0},
+		{"a name does not open loopback", []string{"db:*", "any"}, "db", []string{"127.0.0.1", "::1"}, "", 1},
+		{"nor in IPv6 clothes", []string{"any"}, "db", []string{"::ffff:127.0.0.1"}, "", 1},
+		{"nor metadata", []string{"any"}, "db", []string{"169.254.169.254", "fd00:ec2::254", "100.100.100.200", "168.63.129.16"}, "", 1},
+		{"nor nothing", []string{"any"}, "db", []string{"0.0.0.0", "::"}, "", 1},
+		{"an address", []string{"127.0.0.1:*"}, "127.0.0.1", nil, "127.0.0.1", 0},
+		{"the address of a name", []string{"127.0.0.1:*"}, "db", []string{"127.0.0.1"}, "127.0.0.1", 1},
+		{"in IPv6 clothes", []string{"127.0.0.1:*"}, "db", []string{"::ffff:127.0.0.1"}, "127.0.0.1", 1},
+		{"only the allowed ones are tried", []string{"127.0.0.1:*", "any"}, "db", []string{"127.0.0.2", "::1", "169.254.169.254", "127.0.0.1", "0.0.0.0"}, "127.0.0.1", 1},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			f, x := start(t, patient, tt.patterns...), listen(t, "127.0.0.1", 0)
+			f.names.resolve = is(tt.addrs...)
+			l, err := f.ask(x.named(tt.host).Target, false)
+			if tt.at == "" {
+				if code := ohrouter.CodeOf(err); code != ohrouter.TargetDenied {
+					t.Errorf("link: %v, with code %q, want target_denied", err, code)
+				}
+				if err != nil && strings.Contains(err.Error(), "pattern") {
+					t.Errorf("the router is told what the proxy would allow: %v", err)
+				}
+				if n := len(f.log.lines("code=target_denied", "would permit it")); n != 1 {
+					t.Errorf("%d lines in the log say why, want one:\n%v", n, f.log.lines())
+				}
+			} else if err != nil || l.Resolved != netip.AddrPortFrom(netip.MustParseAddr(tt.at), x.Port) {
+				t.Errorf("link: %v, want one to %s", err, tt.at)
+			}
+			if n := f.names.calls.Load(); n != tt.lookups {
+				t.Errorf("looked up %d times, want %d", n, tt.lookups)
+			}
+		})
+	}
+}
+
+func TestSetAllowIsForNewSessions(t *testing.T) {
+	f, x := start(t, patient, "127.0.0.1:*"), listen(t, "127.0.0.1", 0)
+	l, server := f.link(x, false)
+	f.SetAllow(list(t, "any"))
+	f.wantCode(x.Target, ohrouter.TargetDenied)
+	say(t, l.Conn(), server, "goes on")
+	f.SetAllow(nil)
+	f.wantCode(x.Target, ohrouter.TargetDenied)
+	f.SetAllow(list(t, "127.0.0.1:*"))
+	f.link(x, false)
+}
+
+func TestEveryAddressIsTried(t *testing.T) {
+	f, x := start(t, patient, "127.0.0.0/8:*", "[::1]:*"), listen(t, "127.0.0.4", 0)
+	f.names.resolve = is("127.0.0.1", "127.0.0.2", "::1", "127.0.0.3", "127.0.0.4")
+	l, server := f.link(x.named("db"), false)
+	if l.Resolved.Addr().String() != "127.0.0.4" {
+		t.Errorf("connected to %v, want the only one that listens", l.Resolved)
+	}
+	say(t, l.Conn(), server, "hello")
+	if n := f.dials(); n != 1 {
+		t.Errorf("ohrouter_dial_seconds has %d samples, want one", n)
+	}
+}
+
+func TestSilentAddressIsOvertaken(t *testing.T) {
+	f, x := start(t, patient, "127.0.0.0/8:*"), listen(t, "127.0.0.3", 0)
+	silent(t, "127.0.0.2", x.Port)
+	f.names.resolve = is("127.0.0.2", "127.0.0.3")
+	begin := time.Now()
+	l, _ := f.link(x.named("db"), false)
+	if l.Resolved.Addr().String() != "127.0.0.3" {
+		t.Errorf("connected to %v, want the one that answers", l.Resolved)
+	}
+	if d := time.Since(begin); d > patient/2 {
+		t.Errorf("connected after %v, want it much sooner than the timeout", d)
+	}
+}
+
+func TestWhyATargetIsNotConnected(t *testing.T) {
+	x := listen(t, "127.0.0.9", 0)
+	silent(t, "127.0.0.2", x.Port)
+	for _, tt := range []struct {
+		name    string
+		host    string
+		resolve func(context.Context, string) ([]netip.Addr, error)
+		want    ohrouter.Code
+		message string
+	}{
+		{"refused", "127.0.0.1", nil, ohrouter.TargetRefused, "refused the connection"},
+		{"silent", "127.0.0.2", nil, ohrouter.TargetTimeout, "did not answer within 50ms"},
+		{"no way", "127.255.255.255", nil, ohrouter.TargetUnreachable, "network is unreachable"},
+		{"all refused", "db", is("127.0.0.1", "127.0.0.3"), ohrouter.TargetRefused, "(127.0.0.1) refused"},
+		{"a refusal says more than no way", "db", is("127.255.255.255", "127.0.0.1"), ohrouter.TargetRefused, "(127.0.0.1) refused"},
+		{"a silence says more than no way", "db", is("127.255.255.255", "127.0.0.2"), ohrouter.TargetTimeout, "(127.0.0.2) did not answer"},
+		{"unknown name", "db", nil, ohrouter.TargetUnresolved, "no such name"},
+		{"name without addresses", "db", is(), ohrouter.TargetUnresolved, "no such name"},
+		{"name server that fails", "db", func(context.Context, string) ([]netip.Addr, error) {
+			return nil, &net.DNSError{Err: "server misbehaving", IsTemporary: true}
+		}, ohrouter.TargetUnresolved, "name servers do not answer"},
+		{"silent name server", "db", func(ctx context.Context, _ string) ([]netip.Addr, error) {
+			<-ctx.Done()
+			return nil, ctx.Err()
+		}, ohrouter.TargetUnresolved, "name servers do not answer"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			f := start(t, 50*time.Millisecond, "127.0.0.0/8:*")
+			f.names.resolve = tt.resolve
+			_, err := f.ask(x.named(tt.host).Target, false)
+			if code := ohrouter.CodeOf(err); code != tt.want {
+				t.Errorf("link: %v, with code %q, want %q", err, code, tt.want)
+			}
+			if m := ohrouter.Message(err); !strings.Contains(m, tt.message) {
+				t.Errorf("the message is %q, want it to say %q", m, tt.message)
+			}
+			if n := len(f.log.lines("target not connected", "code="+string(tt.want))); n != 1 {
+				t.Errorf("%d lines in the log say so, want one", n)
+			}
+		})
+	}
+}
+
+// silent makes an address answer no connect: its queue of connections that
+// wait to be accepted is full.
+func silent(t testing.TB, ip string, port uint16) {
+	t.Helper()
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Close(fd) })
+	at := netip.AddrPortFrom(netip.MustParseAddr(ip), port)
+	if err := errors.Join(
+		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1),
+		unix.Bind(fd, &unix.SockaddrInet4{Port: int(port), Addr: at.Addr().As4()}), unix.Listen(fd, 0),
+	); err != nil {
+		t.Fatal(err)
+	}
+	c, err := net.Dial("tcp", at.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+}
