@@ -26,6 +26,7 @@ type fakeListeners struct {
 	ended   map[string]chan struct{} // closed at the end of the last session
 	links   map[string]bool          // kept by a check
 	foreign map[uint16]bool          // taken by other programs
+	stopped map[uint16]time.Time     // when a port last stopped listening
 	checks  int
 	checked ohrouter.Binding // by the last check
 
@@ -41,6 +42,7 @@ func newFakeListeners() *fakeListeners {
 		ended:   make(map[string]chan struct{}),
 		links:   make(map[string]bool),
 		foreign: make(map[uint16]bool),
+		stopped: make(map[uint16]time.Time),
 	}
 }
 
@@ -127,6 +129,7 @@ func (l *fakeListeners) stop(id string) {
 	delete(l.links, id)
 	if b, ok := l.open[id]; ok && l.ports[b.Port] == id {
 		delete(l.ports, b.Port)
+		l.stopped[b.Port] = time.Now()
 	}
 }
 
