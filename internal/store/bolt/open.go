@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"go.etcd.io/bbolt"
+	berrors "go.etcd.io/bbolt/errors"
 )
 
 // name is the file in the state directory.
@@ -43,7 +44,7 @@ func Open(dir string) (*Store, error) {
 		return file, err
 	}
 	var db *bbolt.DB
-	err, fault := guard(func() (err error) {
+	fault, err := guard(func() (err error) {
 		db, err = bbolt.Open(path, 0o600, &options)
 		return err
 	})
@@ -56,7 +57,7 @@ func Open(dir string) (*Store, error) {
 	if err != nil {
 		return nil, explain(dir, path, err)
 	}
-	if err, _ := guard(func() error { return readable(db, path) }); err != nil {
+	if _, err := guard(func() error { return readable(db, path) }); err != nil {
 		_ = db.Close()
 		return nil, err
 	}
@@ -127,7 +128,7 @@ func (d *damage) Unwrap() error { return d.err }
 func explain(dir, path string, err error) error {
 	var bad *damage
 	switch {
-	case errors.Is(err, errInUse), errors.Is(err, bbolt.ErrTimeout):
+	case errors.Is(err, errInUse), errors.Is(err, berrors.ErrTimeout):
 		return fmt.Errorf("another router uses %s: stop it, or give this one a directory of its own with --state", path)
 	case errors.As(err, &bad):
 		return damaged(path, bad.err)

@@ -162,7 +162,7 @@ func (s *Store) use(f func() error) error {
 	if s.broken != nil {
 		return s.broken
 	}
-	err, fault := guard(f)
+	fault, err := guard(f)
 	if fault {
 		s.broken = err
 	}
@@ -223,7 +223,7 @@ func (s *Store) closeOnce() error {
 	if s.broken != nil { // its locks may be lost; the file is all that can be given back
 		return release(s.file)
 	}
-	if err, _ := guard(s.db.Close); err != nil {
+	if _, err := guard(s.db.Close); err != nil {
 		return fmt.Errorf("close %s: %w", s.path, err)
 	}
 	return nil
@@ -233,12 +233,12 @@ func (s *Store) closeOnce() error {
 // bbolt panics on pages that are not what it wrote, and the hardware faults
 // when the file has become shorter than what is mapped. What bbolt has locked
 // at that moment may stay so.
-func guard(f func() error) (err error, fault bool) {
+func guard(f func() error) (fault bool, err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
 		if p := recover(); p != nil {
-			err, fault = fmt.Errorf("the file has been changed by something else (%v)", p), true
+			fault, err = true, fmt.Errorf("the file has been changed by something else (%v)", p)
 		}
 	}()
-	return f(), false
+	return false, f()
 }

@@ -153,7 +153,7 @@ func TestDamaged(t *testing.T) {
 		"half":           good[:len(good)/2],
 		"no meta pages":  append(make([]byte, 8192), good[8192:]...),
 		"other end":      append(good[:len(good)/2:len(good)/2], make([]byte, len(good)/2)...),
-		"records' bytes": bytes.Replace(good, []byte("db.internal"), []byte("db.internak"), -1),
+		"records' bytes": bytes.ReplaceAll(good, []byte("db.internal"), []byte("db.internak")),
 	} {
 		t.Run(name, func(t *testing.T) {
 			if err := os.WriteFile(path, data, 0o600); err != nil {
