@@ -81,7 +81,7 @@ func refused(ctx context.Context, err error) error {
 	switch {
 	case ctx.Err() != nil:
 		return ctx.Err()
-	case explained, err == io.EOF:
+	case explained, errors.Is(err, io.EOF):
 		return err
 	case errors.Is(err, syscall.ECONNRESET): // a router that gives up or dies, a health check
 		return io.EOF

@@ -327,7 +327,7 @@ func TestWatch(t *testing.T) {
 	states.want(t, 0, 0, 0)
 }
 
-func TestUp(t *testing.T) {
+func TestUpForOthers(t *testing.T) {
 	states := newStates()
 	d := NewDialer([]Proxy{{Name: "dc1", Address: listen(t, silent)}, {Name: "dc2", Address: unreachable(t)}}, states.States)
 	over, cancel := context.WithCancel(t.Context())

@@ -150,7 +150,7 @@ const cborMap = 5
 
 // inside returns the error of a reader that ended in the middle of something.
 func inside(err error) error {
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		return io.ErrUnexpectedEOF
 	}
 	return err
