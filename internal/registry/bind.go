@@ -241,6 +241,9 @@ func (r *Registry) open(ctx context.Context, b *binding, asked uint16) error {
 		r.mu.Lock()
 		r.ports.unhold(s)
 		r.mu.Unlock()
+		if _, explained := errors.AsType[*ohrouter.Error](err); explained {
+			return err // out of descriptors, or shutting down
+		}
 		if !errors.Is(err, syscall.EADDRINUSE) {
 			return &ohrouter.Error{
 				Code:    ohrouter.Internal,

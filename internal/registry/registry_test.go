@@ -324,6 +324,9 @@ func TestBindListenFails(t *testing.T) {
 		if !errors.Is(err, syscall.EMFILE) {
 			t.Errorf("error %v hides its cause from the log", err)
 		}
+		w.listeners.set(func() { w.listeners.openErr = ohrouter.Errorf(ohrouter.PortsExhausted, "no descriptors") })
+		_, _, err = w.bind("db:1", nil)
+		w.wantCode(err, ohrouter.PortsExhausted)
 		w.listeners.set(func() {
 			w.listeners.openErr = nil
 			if len(w.listeners.links) != 0 {
