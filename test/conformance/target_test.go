@@ -150,6 +150,23 @@ func wantReset(t testing.TB, c net.Conn, who string, n int64) {
 	}
 }
 
+// wantResetAt fails the test unless a client of addr is reset before it gets
+// anything, as early as while it connects.
+func wantResetAt(t testing.TB, from, addr string) {
+	t.Helper()
+	d := net.Dialer{Timeout: soon, LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}
+	c, err := d.Dial("tcp", addr)
+	if errors.Is(err, syscall.ECONNRESET) {
+		return
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(2 * soon))
+	wantReset(t, c, "client", 0)
+}
+
 // wantEOF reads to the end, which must be a clean one after n bytes.
 func wantEOF(t testing.TB, c net.Conn, who string, n int64) {
 	t.Helper()
