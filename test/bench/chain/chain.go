@@ -42,6 +42,15 @@ type Chain struct {
 	start   func(*site) error
 }
 
+// Base returns the name of the chain that the ratios of c are to: one whose
+// link is of the same kind.
+func (c Chain) Base() string {
+	if c.TLS {
+		return HAProxy + "-tls"
+	}
+	return HAProxy
+}
+
 // Spec is where and how to set a chain up.
 type Spec struct {
 	Dir     string           // for configuration, keys and logs; must exist

@@ -29,7 +29,7 @@ func haproxy(tls bool) Chain {
 		Remark: "mode tcp, splice-auto, nbthread 2, tune.pipesize 262144, tune.bufsize 65536",
 	}
 	if tls {
-		c.Name, c.TLS, c.Remark = "haproxy-tls", true, c.Remark+"; TLS 1.3 between the hops"
+		c.Name, c.TLS, c.Remark = HAProxy+"-tls", true, c.Remark+"; TLS 1.3 between the hops"
 	}
 	c.start = func(s *site) error {
 		return s.pair(tls, func(name string, h hop) error {

@@ -19,13 +19,13 @@ import (
 
 // event is a line that a generator process prints.
 type event struct {
-	Began  bool    `json:"began,omitempty"`
+	Mark   bool    `json:"mark,omitempty"` // the window begins, or ends
 	Result *Result `json:"result,omitempty"`
 	Error  string  `json:"error,omitempty"` // the job could not be done
 }
 
 // ServeJob is the generator's process: it reads a job, says when the window
-// begins, prints the result and lives on until in ends, so that its CPU time
+// begins and ends, prints the result and lives on until in ends, so that its CPU time
 // can still be read. The end of in also ends a job.
 func ServeJob(ctx context.Context, in io.Reader, out io.Writer) error {
 	ctx, cancel := context.WithCancel(ctx)
@@ -42,7 +42,7 @@ func ServeJob(ctx context.Context, in io.Reader, out io.Writer) error {
 		_, _ = io.Copy(io.Discard, in) // nothing comes but the end
 	})
 	var said error
-	r, err := Do(ctx, job, func() { said = encode.Encode(event{Began: true}) })
+	r, err := Do(ctx, job, func() { said = errors.Join(said, encode.Encode(event{Mark: true})) })
 	e := event{Result: &r}
 	if err != nil {
 		e = event{Error: err.Error()}
@@ -155,8 +155,8 @@ func StartJob(name, dir string, job Job) (*Generator, error) {
 	return &Generator{p}, nil
 }
 
-// Began waits until the job's window begins.
-func (g *Generator) Began() error {
+// Mark waits until the job's window begins or, called again, ends.
+func (g *Generator) Mark() error {
 	var e event
 	if err := g.read(&e); err != nil {
 		return err

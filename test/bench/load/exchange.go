@@ -104,7 +104,7 @@ func (w *work) idle(ctx context.Context) (Result, error) {
 	for _, c := range conns {
 		c.SetDeadline(time.Time{})
 	}
-	w.begin()
+	w.mark()
 	<-ctx.Done()
 	return Result{Ops: uint64(len(conns))}, nil
 }

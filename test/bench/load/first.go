@@ -16,7 +16,7 @@ import (
 // firstBytes makes sessions one after the other and takes the time from
 // connecting to the first byte that comes back.
 func (w *work) firstBytes(ctx context.Context) (Result, error) {
-	w.begin()
+	w.mark()
 	var d dialer
 	var r Result
 	for range w.job.Count {
@@ -53,7 +53,7 @@ func firstByte(ctx context.Context, d *dialer, job Job) (time.Duration, error) {
 // binds makes plain connects to the target and bind calls for it in turn. The
 // binding is deleted after each, so that every call connects to the target.
 func (w *work) binds(ctx context.Context) (Result, error) {
-	w.begin()
+	w.mark()
 	var d dialer
 	var r Result
 	for i := range w.job.Count + 1 {

@@ -65,11 +65,12 @@ type Result struct {
 	LastError string          `json:"error,omitempty"` // of the last that failed
 }
 
-// Do runs a job and calls begin when its window begins (Idle: when all
-// sessions are open). An error means that there is no result; what fails
-// within the window is counted in the result.
-func Do(ctx context.Context, job Job, begin func()) (Result, error) {
-	w := &work{job: job, begin: begin}
+// Do runs a job and calls mark when its window begins and when it ends; for a
+// job without a window, at its begin (Idle: when all sessions are open). An
+// error means that there is no result; what fails within the window is counted
+// in the result.
+func Do(ctx context.Context, job Job, mark func()) (Result, error) {
+	w := &work{job: job, mark: mark}
 	switch job.Kind {
 	case Up, Down:
 		return w.stream(ctx)
@@ -90,7 +91,7 @@ func Do(ctx context.Context, job Job, begin func()) (Result, error) {
 // work is a job being done.
 type work struct {
 	job   Job
-	begin func()
+	mark  func()
 	phase phase
 
 	mu      sync.Mutex // guards what follows
@@ -138,12 +139,14 @@ func (w *work) window(ctx context.Context) (time.Duration, error) {
 	if err := sleep(ctx, w.job.Warmup); err != nil {
 		return 0, err
 	}
-	w.begin()
+	w.mark()
 	start := time.Now()
 	w.phase.set(measuring)
 	err := sleep(ctx, w.job.Window)
 	w.phase.set(over)
-	return time.Since(start), err
+	elapsed := time.Since(start)
+	w.mark()
+	return elapsed, err
 }
 
 func sleep(ctx context.Context, d time.Duration) error {

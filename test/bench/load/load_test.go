@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -47,10 +48,13 @@ func TestDo(t *testing.T) {
 			if !tt.job.Addr.IsValid() {
 				tt.job.Addr = echo
 			}
-			began := 0
-			r, err := Do(t.Context(), tt.job, func() { began++ })
-			if err != nil || r.Failed != 0 || began != 1 {
-				t.Fatalf("Do = %+v, %v, began %d times, want success", r, err, began)
+			marks, want := 0, 2
+			if tt.job.Count > 0 {
+				want = 1
+			}
+			r, err := Do(t.Context(), tt.job, func() { marks++ })
+			if err != nil || r.Failed != 0 || marks != want {
+				t.Fatalf("Do = %+v, %v, %d marks, want success and %d", r, err, marks, want)
 			}
 			if s := target.Stats(); !tt.want(r, s) {
 				t.Errorf("Do = %+v, target %+v", r, s)
@@ -75,7 +79,7 @@ func TestDoFails(t *testing.T) {
 func TestDoCountsFailures(t *testing.T) {
 	target := target(t)
 	echo, _ := target.Addrs()
-	r, err := Do(t.Context(), Job{Kind: RR, Addr: echo, Conns: 2, Window: 30 * time.Millisecond}, target.Close)
+	r, err := Do(t.Context(), Job{Kind: RR, Addr: echo, Conns: 2, Window: 30 * time.Millisecond}, sync.OnceFunc(target.Close))
 	if err != nil || r.Failed != 2 || r.LastError == "" {
 		t.Errorf("Do = %+v, %v, want 2 failed", r, err)
 	}
@@ -125,7 +129,7 @@ func TestBind(t *testing.T) {
 	}
 }
 
-// The process's protocol: began, result, and no end before stdin's.
+// The process's protocol: two marks, result, and no end before stdin's.
 func TestServeJob(t *testing.T) {
 	target := target(t)
 	echo, _ := target.Addrs()
@@ -137,12 +141,15 @@ func TestServeJob(t *testing.T) {
 		t.Fatal(err)
 	}
 	events := json.NewDecoder(out)
-	var began, end event
-	if err := events.Decode(&began); err != nil || !began.Began {
-		t.Errorf("first event = %+v, %v, want that it began", began, err)
+	for range 2 {
+		var mark event
+		if err := events.Decode(&mark); err != nil || !mark.Mark {
+			t.Errorf("event = %+v, %v, want a mark", mark, err)
+		}
 	}
+	var end event
 	if err := events.Decode(&end); err != nil || end.Result == nil || end.Error != "" {
-		t.Errorf("second event = %+v, %v, want a result", end, err)
+		t.Errorf("last event = %+v, %v, want a result", end, err)
 	}
 	select {
 	case err := <-done:

@@ -36,15 +36,16 @@ func (w *work) stream(ctx context.Context) (Result, error) {
 		c.SetLinger(0)
 		wg.Go(func() { run(c, &received) })
 	}
-	var before uint64
-	counted := w.begin
-	w.begin = func() { before = received.Load(); counted() }
+	var marks []uint64
+	mark := w.mark
+	w.mark = func() { marks = append(marks, received.Load()); mark() }
 	elapsed, err := w.window(ctx)
-	bytes := received.Load() - before
 	closeAll(conns)
 	wg.Wait()
 	r := w.result(elapsed)
-	r.Bytes = bytes
+	if len(marks) == 2 {
+		r.Bytes = marks[1] - marks[0]
+	}
 	return r, err
 }
 

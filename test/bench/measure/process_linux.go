@@ -65,6 +65,9 @@ func (ps Processes) CPU(root int) time.Duration {
 	return sum
 }
 
+// Own returns the CPU time of one process alone.
+func Own(pid int) time.Duration { return cpuClock(pid) }
+
 // Softirq returns the CPU time of the kernel's threads that take over the
 // network's work when there is much of it.
 func (ps Processes) Softirq() time.Duration {
