@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"io"
 	"net"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -274,4 +275,40 @@ func TestRefusalsCrossIntact(t *testing.T) {
 		router.want(t, 0, 0, 0)
 		proxies.gone(t)
 	}
+}
+
+func TestRejectCutsMessageAtACharacter(t *testing.T) {
+	states := newStates()
+	conn := &script{rest: connectFrame(t, true)}
+	req, err := (&Acceptor{States: states.States}).Accept(t.Context(), conn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	long := strings.Repeat("m", maxMessage-1)
+	if err := req.Reject(ohrouter.TargetRefused, long+strings.Repeat("é", MaxBody)); err != nil {
+		t.Fatal(err)
+	}
+	var m connectResponse
+	if err := frames.read(&conn.sent, typeResponse, &m); err != nil || m.Code != ohrouter.TargetRefused || m.Message != long {
+		t.Errorf("answer %+v, %v; want the message up to its last whole character", m, err)
+	}
+}
+
+func TestResetBeforeCommand(t *testing.T) {
+	states := newStates()
+	a := &Acceptor{States: states.States}
+	accepted := make(chan error, 1)
+	address := listen(t, func(ctx context.Context, conn *net.TCPConn) {
+		_, err := a.Accept(ctx, conn)
+		accepted <- err
+	})
+	conn, err := net.Dial("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	socket.Abort(conn) // as health checks do
+	if err := <-accepted; err != io.EOF {
+		t.Errorf("Accept of what is reset at once = %v, want %v", err, io.EOF)
+	}
+	states.want(t, 0, 0, 0)
 }
