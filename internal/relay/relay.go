@@ -3,8 +3,9 @@
 // half-close, and the difference between an end and a reset.
 //
 // On Linux bytes between two TCP connections are spliced in bulk, and an idle
-// direction holds neither buffer nor pipe. Everywhere else, and on connections
-// that cannot be spliced, a pooled buffer carries them.
+// session holds neither buffer nor pipe; an [Engine] carries it without a
+// goroutine. Everywhere else, and on connections that cannot be spliced, a
+// pooled buffer carries them. DESIGN.md beside this file tells how and why.
 package relay
 
 import (

@@ -41,11 +41,13 @@ type kind struct {
 func kinds(t testing.TB) []kind {
 	cert := certificate(t)
 	return []kind{
-		{"tcp", true, tcpPair},
+		tcp,
 		{"tls-server", true, func(t testing.TB) (net.Conn, net.Conn) { return tlsPair(t, cert, true) }},
 		{"tls-client", true, func(t testing.TB) (net.Conn, net.Conn) { return tlsPair(t, cert, false) }},
 	}
 }
+
+var tcp = kind{"tcp", true, tcpPair}
 
 func tcpPair(t testing.TB) (near, far net.Conn) {
 	t.Helper()
@@ -113,6 +115,7 @@ type fixture struct {
 	end  chan relay.End
 	t    testing.TB
 	side [2]relay.Side
+	cut  func()
 }
 
 func (f *fixture) wait() relay.End {
@@ -127,25 +130,77 @@ func (f *fixture) wait() relay.End {
 	}
 }
 
-// each runs a test over every pair of connections, both ways round.
+// each runs a test over every pair of connections, both ways round, carried by
+// goroutines and by an engine.
 func each(t *testing.T, test func(t *testing.T, f *fixture)) {
 	for _, x := range kinds(t) {
 		for _, y := range kinds(t) {
-			for _, turned := range []bool{false, true} {
-				name := x.name + "," + y.name
-				if turned {
-					name += ",turned"
+			for _, c := range carriers {
+				for _, turned := range []bool{false, true} {
+					name := c.name + "," + x.name + "," + y.name
+					if turned {
+						name += ",turned"
+					}
+					t.Run(name, func(t *testing.T) {
+						t.Parallel()
+						test(t, start(t, c, x, y, turned))
+					})
 				}
-				t.Run(name, func(t *testing.T) {
-					t.Parallel()
-					test(t, start(t, x, y, turned))
-				})
 			}
 		}
 	}
 }
 
-func start(t testing.TB, x, y kind, turned bool) *fixture {
+// carrier is a way to carry a session.
+type carrier struct {
+	name  string
+	start func(t testing.TB, f *fixture)
+}
+
+var carriers = []carrier{{"goroutines", withPipe}, {"engine", withEngine}}
+
+func withPipe(t testing.TB, f *fixture) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		f.end <- relay.Pipe(f.near[0], f.near[1], &f.live)
+	}()
+	f.cut = func() {
+		socket.Abort(f.near[0])
+		socket.Abort(f.near[1])
+	}
+	t.Cleanup(func() {
+		f.cut()
+		<-done
+	})
+}
+
+func withEngine(t testing.TB, f *fixture) {
+	e, err := relay.NewEngine()
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	s := e.Start(f.near[0], f.near[1], &f.live, func(end relay.End) {
+		f.end <- end
+		close(done)
+	})
+	f.cut = s.Cut
+	t.Cleanup(func() {
+		s.Cut()
+		<-done
+		e.Close()
+	})
+}
+
+// both runs a test over TCP, carried by goroutines and by an engine.
+func both(t *testing.T, test func(t *testing.T, c carrier)) {
+	for _, c := range carriers {
+		t.Run(c.name, func(t *testing.T) { test(t, c) })
+	}
+}
+
+func start(t testing.TB, c carrier, x, y kind, turned bool) *fixture {
 	f := &fixture{end: make(chan relay.End, 1), t: t, side: [2]relay.Side{relay.A, relay.B}}
 	f.near[0], f.far[0] = x.make(t)
 	f.near[1], f.far[1] = y.make(t)
@@ -153,16 +208,7 @@ func start(t testing.TB, x, y kind, turned bool) *fixture {
 		f.far[0], f.far[1] = f.far[1], f.far[0]
 		f.side = [2]relay.Side{relay.B, relay.A}
 	}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		f.end <- relay.Pipe(f.near[0], f.near[1], &f.live)
-	}()
-	t.Cleanup(func() {
-		socket.Abort(f.near[0])
-		socket.Abort(f.near[1])
-		<-done
-	})
+	c.start(t, f)
 	return f
 }
 
@@ -297,8 +343,7 @@ func TestCloseFromOutsideResetsBoth(t *testing.T) {
 		if _, err := io.ReadFull(f.far[1], make([]byte, 1)); err != nil {
 			t.Fatal(err)
 		}
-		socket.Abort(f.near[0])
-		socket.Abort(f.near[1])
+		f.cut()
 		for i := range f.far {
 			if _, err := f.far[i].Read(make([]byte, 1)); !isReset(err) {
 				t.Errorf("peer %d read %v, want a reset", i, err)
@@ -312,84 +357,87 @@ func TestPeerThatTakesNothingDoesNotHoldAReset(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes 10 s")
 	}
-	t.Parallel()
-	tcp := kinds(t)[0]
-	f := start(t, tcp, tcp, false)
-	// Until the whole path is full.
-	f.far[0].SetWriteDeadline(time.Now().Add(time.Second))
-	for {
-		if _, err := f.far[0].Write(make([]byte, 1<<20)); err != nil {
-			break
+	both(t, func(t *testing.T, c carrier) {
+		t.Parallel()
+		f := start(t, c, tcp, tcp, false)
+		// Until the whole path is full.
+		f.far[0].SetWriteDeadline(time.Now().Add(time.Second))
+		for {
+			if _, err := f.far[0].Write(make([]byte, 1<<20)); err != nil {
+				break
+			}
 		}
-	}
-	begin := time.Now()
-	socket.Abort(f.far[0])
-	end := f.wait()
-	if end.Side != relay.A || end.Err == nil {
-		t.Errorf("end = %+v, want a reset by side A", end)
-	}
-	if took := time.Since(begin); took < 9*time.Second || took > 20*time.Second {
-		t.Errorf("it took %v, want about 10 s", took)
-	}
-	if _, err := io.Copy(io.Discard, f.far[1]); !isReset(err) {
-		t.Errorf("the peer read %v, want a reset", err)
-	}
+		begin := time.Now()
+		socket.Abort(f.far[0])
+		end := f.wait()
+		if end.Side != relay.A || end.Err == nil {
+			t.Errorf("end = %+v, want a reset by side A", end)
+		}
+		if took := time.Since(begin); took < 9*time.Second {
+			t.Errorf("it took %v, want 10 s at least", took)
+		}
+		if _, err := io.Copy(io.Discard, f.far[1]); !isReset(err) {
+			t.Errorf("the peer read %v, want a reset", err)
+		}
+	})
 }
 
 func TestSlowReaderGetsEverythingBeforeTheReset(t *testing.T) {
-	t.Parallel()
-	tcp := kinds(t)[0]
-	f := start(t, tcp, tcp, false)
-	const size = 8 << 20
-	sent := randomBytes(size, 9)
-	sum := sha256.New()
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		if _, err := f.far[0].Write(sent); err != nil {
-			t.Errorf("write: %v", err)
-		}
-		// A reset loses what the sender's own kernel still holds.
-		waitFor(t, func() bool {
-			info, _ := socket.Stat(f.far[0].(*net.TCPConn))
-			return info.Unsent == 0
+	both(t, func(t *testing.T, c carrier) {
+		t.Parallel()
+		f := start(t, c, tcp, tcp, false)
+		const size = 8 << 20
+		sent := randomBytes(size, 9)
+		sum := sha256.New()
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			if _, err := f.far[0].Write(sent); err != nil {
+				t.Errorf("write: %v", err)
+			}
+			// A reset loses what the sender's own kernel still holds.
+			waitFor(t, func() bool {
+				info, _ := socket.Stat(f.far[0].(*net.TCPConn))
+				return info.Unsent == 0
+			})
+			socket.Abort(f.far[0])
 		})
-		socket.Abort(f.far[0])
+		n, err := io.CopyBuffer(sum, struct{ io.Reader }{f.far[1]}, make([]byte, 4<<10))
+		wg.Wait()
+		if n != size || !isReset(err) {
+			t.Fatalf("received %d bytes, then %v; want %d, then a reset", n, err, size)
+		}
+		if want := sha256.Sum256(sent); !bytes.Equal(sum.Sum(nil), want[:]) {
+			t.Error("the bytes differ")
+		}
+		f.wait()
 	})
-	n, err := io.CopyBuffer(sum, struct{ io.Reader }{f.far[1]}, make([]byte, 4<<10))
-	wg.Wait()
-	if n != size || !isReset(err) {
-		t.Fatalf("received %d bytes, then %v; want %d, then a reset", n, err, size)
-	}
-	if want := sha256.Sum256(sent); !bytes.Equal(sum.Sum(nil), want[:]) {
-		t.Error("the bytes differ")
-	}
-	f.wait()
 }
 
 func TestIdleSessionHoldsNoDescriptor(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("reads /proc")
 	}
-	tcp := kinds(t)[0]
-	var sessions []*fixture
-	for range 20 {
-		sessions = append(sessions, start(t, tcp, tcp, false))
-	}
-	idle := descriptors(t)
-	bulk := randomBytes(4<<20, 1)
-	for _, f := range sessions {
-		var wg sync.WaitGroup
-		wg.Go(func() {
-			if _, err := f.far[0].Write(bulk); err != nil {
-				t.Error(err)
-			}
-		})
-		if _, err := io.ReadFull(f.far[1], make([]byte, len(bulk))); err != nil {
-			t.Fatal(err)
+	both(t, func(t *testing.T, c carrier) {
+		var sessions []*fixture
+		for range 20 {
+			sessions = append(sessions, start(t, c, tcp, tcp, false))
 		}
-		wg.Wait()
-	}
-	waitFor(t, func() bool { return descriptors(t) <= idle+2*2 })
+		idle := descriptors(t)
+		bulk := randomBytes(4<<20, 1)
+		for _, f := range sessions {
+			var wg sync.WaitGroup
+			wg.Go(func() {
+				if _, err := f.far[0].Write(bulk); err != nil {
+					t.Error(err)
+				}
+			})
+			if _, err := io.ReadFull(f.far[1], make([]byte, len(bulk))); err != nil {
+				t.Fatal(err)
+			}
+			wg.Wait()
+		}
+		waitFor(t, func() bool { return descriptors(t) <= idle+2*2 })
+	})
 }
 
 func descriptors(t testing.TB) int {
@@ -431,8 +479,12 @@ func TestPipeOverMemory(t *testing.T) {
 }
 
 func BenchmarkStream(b *testing.B) {
-	tcp := kinds(b)[0]
-	f := start(b, tcp, tcp, false)
+	for _, c := range carriers {
+		b.Run(c.name, func(b *testing.B) { benchmarkStream(b, start(b, c, tcp, tcp, false)) })
+	}
+}
+
+func benchmarkStream(b *testing.B, f *fixture) {
 	f.far[0].SetDeadline(time.Time{})
 	f.far[1].SetDeadline(time.Time{})
 	chunk := make([]byte, 256<<10)
@@ -449,8 +501,12 @@ func BenchmarkStream(b *testing.B) {
 }
 
 func BenchmarkRequestResponse(b *testing.B) {
-	tcp := kinds(b)[0]
-	f := start(b, tcp, tcp, false)
+	for _, c := range carriers {
+		b.Run(c.name, func(b *testing.B) { benchmarkRequestResponse(b, start(b, c, tcp, tcp, false)) })
+	}
+}
+
+func benchmarkRequestResponse(b *testing.B, f *fixture) {
 	var wg sync.WaitGroup
 	wg.Go(func() { io.CopyBuffer(struct{ io.Writer }{f.far[1]}, struct{ io.Reader }{f.far[1]}, make([]byte, 64)) })
 	msg := make([]byte, 64)

@@ -1,0 +1,336 @@
+package relay
+
+import (
+	"errors"
+	"net"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// pair is a session between two descriptors, as an event loop sees it. Only
+// the loop's thread touches it.
+type pair struct {
+	loop   *loop
+	ends   [2]end
+	end    *End // how the first end ended
+	done   func(End)
+	queued bool      // in loop.busy
+	over   bool      // closed
+	until  time.Time // while an end is lost: when the other has taken nothing for too long
+	taken  uint64    // bytes that it had taken at the last look
+}
+
+// end is one of a pair's descriptors, and the direction that reads it.
+type end struct {
+	pair *pair
+	fd   int
+	side Side
+
+	readable bool  // reading may give something
+	last     bool  // a FIN or worse has come: read until there is nothing
+	eof      bool  // nothing more to read
+	bulk     bool  // bytes arrive faster than a buffer holds: splice
+	lost     error // reset, timed out, or gone
+
+	full     bool // writing would block
+	outEvent bool // the loop is told when writing no longer would
+	finished bool // a FIN was sent to it
+
+	held  int    // bytes read from here that the other end has not taken: in pipe, or in rest
+	pipe  *pipe  // nil while it is not needed
+	rest  []byte // when there was no pipe to be had
+	moved *atomic.Uint64
+}
+
+func (e *end) other() *end { return &e.pair.ends[e.side.other()] }
+
+// turn is how many reads a direction may do before others have theirs.
+const turn = 16
+
+// happened takes an event and acts on it.
+func (e *end) happened(events uint32) {
+	p := e.pair
+	if events&unix.EPOLLERR != 0 && e.lost == nil {
+		if n, err := unix.GetsockoptInt(e.fd, unix.SOL_SOCKET, unix.SO_ERROR); err == nil && n != 0 {
+			p.lostEnd(e, unix.Errno(n))
+		}
+	}
+	if events&(unix.EPOLLIN|unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0 {
+		e.readable = true
+		e.last = e.last || events&(unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0
+	}
+	if events&(unix.EPOLLOUT|unix.EPOLLHUP|unix.EPOLLERR) != 0 {
+		e.full = false
+	}
+	p.pump()
+}
+
+// pump moves what can be moved, in both directions.
+func (p *pair) pump() {
+	p.queued = false
+	more := p.carry(&p.ends[A])
+	more = p.carry(&p.ends[B]) || more
+	switch {
+	case p.over:
+	case p.ends[A].finished && p.ends[B].finished && p.ends[A].eof && p.ends[B].eof:
+		p.close()
+	case more:
+		p.queued = true
+		p.loop.busy = append(p.loop.busy, p)
+	}
+}
+
+// carry moves bytes from e to the other end. It tells whether it stopped
+// because its turn was over.
+func (p *pair) carry(e *end) (more bool) {
+	o := e.other()
+	for range turn {
+		switch {
+		case p.over || o.lost != nil:
+			return false // nobody takes it
+		case o.full && (e.held > 0 || !e.eof):
+			return false
+		case e.held > 0:
+			p.flush(e, o)
+		case e.eof:
+			p.passOn(e, o)
+			return false
+		case !e.readable:
+			e.release()
+			return false
+		case e.bulk:
+			p.splice(e)
+		default:
+			p.copy(e, o)
+		}
+	}
+	return true
+}
+
+// copy moves what one read gives.
+func (p *pair) copy(e, o *end) {
+	buf := p.loop.buf[:]
+	n, err := ignoringEINTR(func() (int, error) { return unix.Read(e.fd, buf) })
+	if !p.received(e, n, err) {
+		return
+	}
+	e.bulk = n == len(buf)
+	if n < len(buf) && !e.last {
+		// The queue is empty: epoll(7) promises an event for what comes next.
+		e.readable = false
+	}
+	m, err := ignoringEINTR(func() (int, error) { return unix.Write(o.fd, buf[:n]) })
+	if !p.sent(e, o, m, err) {
+		m = 0
+	}
+	if m < n && o.lost == nil {
+		e.keep(buf[m:n])
+	}
+}
+
+// splice moves bytes into the pipe, to be flushed next.
+func (p *pair) splice(e *end) {
+	if e.pipe == nil {
+		if e.pipe = pipes.get(); e.pipe == nil {
+			e.bulk = false // no descriptors left: buffers still work
+			return
+		}
+	}
+	n, err := ignoringEINTR(func() (int, error) {
+		n, err := unix.Splice(e.fd, nil, e.pipe.w, nil, e.pipe.size, spliceFlags)
+		return int(n), err
+	})
+	if !p.received(e, n, err) {
+		return
+	}
+	e.held = n
+	e.bulk = n >= bufferSize/4
+}
+
+// received tells whether a read from e gave bytes, and takes note when not.
+func (p *pair) received(e *end, n int, err error) bool {
+	switch {
+	case n > 0:
+		return true
+	case errors.Is(err, unix.EAGAIN):
+		e.readable, e.bulk = false, false
+	case err != nil:
+		p.lostEnd(e, os.NewSyscallError("read", err))
+		e.eof = true
+	default:
+		e.eof = true
+		p.record(e.side, e.lost)
+	}
+	return false
+}
+
+// flush gives o what is held of e's bytes.
+func (p *pair) flush(e, o *end) {
+	n, err := ignoringEINTR(func() (int, error) {
+		if e.pipe == nil {
+			return unix.Write(o.fd, e.rest)
+		}
+		n, err := unix.Splice(e.pipe.r, nil, o.fd, nil, e.held, spliceFlags)
+		return int(n), err
+	})
+	if !p.sent(e, o, n, err) {
+		return
+	}
+	e.held -= n
+	if e.pipe == nil {
+		e.rest = e.rest[n:]
+	}
+	if e.held == 0 && !e.bulk {
+		e.release()
+	}
+}
+
+// sent tells whether a write to o took bytes of e, and takes note when not.
+func (p *pair) sent(e, o *end, n int, err error) bool {
+	switch {
+	case n > 0:
+		e.moved.Add(uint64(n))
+		return true
+	case errors.Is(err, unix.EAGAIN):
+		o.full = true
+		if !o.outEvent {
+			o.outEvent = true
+			if err := p.loop.watch(unix.EPOLL_CTL_MOD, o.fd, inEvents|unix.EPOLLOUT); err != nil {
+				p.lostEnd(o, err)
+			}
+		}
+	default:
+		p.lostEnd(o, os.NewSyscallError("write", err))
+	}
+	return false
+}
+
+// keep holds bytes that were read and could not be written.
+func (e *end) keep(b []byte) {
+	e.held = len(b)
+	if e.pipe == nil {
+		e.pipe = pipes.get()
+	}
+	if e.pipe != nil {
+		if n, err := unix.Write(e.pipe.w, b); err == nil && n == len(b) {
+			return
+		}
+		pipes.drop(e.pipe) // it has less room than it said
+		e.pipe = nil
+	}
+	e.rest = append([]byte(nil), b...)
+}
+
+// release gives back what only bytes under way need.
+func (e *end) release() {
+	if e.pipe != nil && e.held == 0 {
+		pipes.put(e.pipe)
+		e.pipe = nil
+	}
+	if len(e.rest) == 0 {
+		e.rest = nil
+	}
+}
+
+// passOn passes the end of e's stream on to o.
+func (p *pair) passOn(e, o *end) {
+	e.release()
+	if o.finished || e.lost != nil {
+		return // lose passes a loss on
+	}
+	o.finished = true
+	if err := unix.Shutdown(o.fd, unix.SHUT_WR); err != nil {
+		p.lostEnd(o, os.NewSyscallError("shutdown", err))
+	}
+}
+
+// record notes how an end ended: how the first one did is how the session did.
+func (p *pair) record(side Side, err error) {
+	if p.end == nil {
+		p.end = &End{Side: side, Err: err}
+	}
+	if p.end.Side == side && p.end.Err == nil {
+		p.end.Err = err
+	}
+}
+
+// lostEnd notes that an end was reset or is gone. What it sent before is still
+// passed on.
+func (p *pair) lostEnd(e *end, err error) {
+	if e.lost != nil {
+		return
+	}
+	e.lost = err
+	e.readable, e.last = !e.eof, true
+	p.record(e.side, err)
+	p.until = time.Now().Add(lingerFor)
+	p.loop.losing[p] = struct{}{}
+}
+
+// lose passes the loss of one end on to the other, once that has taken what
+// came before, or takes nothing any more.
+func (p *pair) lose() {
+	p.pump()
+	if p.over {
+		return
+	}
+	e := &p.ends[A]
+	if e.lost == nil {
+		e = &p.ends[B]
+	}
+	o := e.other()
+	if o.lost == nil {
+		unsent, err := unix.IoctlGetInt(o.fd, unix.SIOCOUTQ)
+		delivered := e.eof && e.held == 0 && unsent == 0
+		if taken := e.moved.Load() - uint64(unsent); taken != p.taken {
+			p.taken, p.until = taken, time.Now().Add(lingerFor)
+		}
+		if err == nil && !delivered && time.Now().Before(p.until) {
+			return
+		}
+	}
+	p.abort()
+}
+
+// cut ends the session from outside.
+func (p *pair) cut() {
+	if !p.over {
+		p.abort()
+	}
+}
+
+// abort ends the session so that both peers see a reset: SO_LINGER is 0.
+func (p *pair) abort() {
+	if p.end == nil {
+		p.end = &End{Side: A, Err: net.ErrClosed}
+	}
+	p.finish()
+}
+
+// close ends an orderly session: the kernel delivers what it holds.
+func (p *pair) close() {
+	for i := range p.ends {
+		_ = unix.SetsockoptLinger(p.ends[i].fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{})
+	}
+	p.finish()
+}
+
+// finish closes the descriptors and reports the end.
+func (p *pair) finish() {
+	p.over = true
+	delete(p.loop.losing, p)
+	for i := range p.ends {
+		e := &p.ends[i]
+		if e.pipe != nil && e.held > 0 {
+			pipes.drop(e.pipe)
+			e.pipe = nil
+		}
+		e.held, e.rest = 0, nil
+		e.release()
+	}
+	p.loop.remove(p)
+	p.done(*p.end)
+}
