@@ -15,8 +15,10 @@ TESTTIMEOUT ?= 20m
 TESTFLAGS   ?=
 # Per fuzz target.
 FUZZTIME    ?= 20s
-# The benchmarks to run, a regular expression.
+# The Go benchmarks to run, a regular expression.
 BENCH       ?= .
+# Flags of the comparison with other forwarders; -help lists them.
+BENCHFLAGS  ?=
 # What must compile.
 PLATFORMS   ?= linux/amd64 linux/arm64 darwin/arm64 windows/amd64
 
@@ -88,7 +90,15 @@ fuzz: ## run every fuzz target for FUZZTIME (20s)
 	@bash test/fuzz.sh $(FUZZTIME)
 
 .PHONY: bench
-bench: ## run the Go benchmarks; BENCH=REGEXP chooses
+bench: ## compare with other forwarders that are installed; BENCHFLAGS="-only crr -rounds 3 ..."
+	$(GO) run ./test/bench $(BENCHFLAGS)
+
+.PHONY: bench-smoke
+bench-smoke: ## see in under a minute that the comparison still works
+	$(GO) run ./test/bench -smoke $(BENCHFLAGS)
+
+.PHONY: bench-go
+bench-go: ## run the Go benchmarks; BENCH=REGEXP chooses
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem ./...
 
 .PHONY: vuln

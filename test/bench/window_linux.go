@@ -19,7 +19,8 @@ type moment struct {
 	busy  time.Duration // of all processes
 	steal time.Duration
 	chain time.Duration // CPU time of the chain's hops
-	known time.Duration // CPU time of all that the benchmark runs
+	known time.Duration // CPU time of all that belongs to the window
+	other time.Duration // CPU time of all other processes
 	stats load.Stats
 }
 
@@ -38,13 +39,18 @@ func (b *benchmark) now(hops []*process.Process, others ...int) (moment, error) 
 	if err != nil {
 		return m, err
 	}
+	// This process alone, not its children: the other chains are strangers now.
+	known := map[int]bool{os.Getpid(): true}
 	for _, h := range hops {
 		m.chain += ps.CPU(h.PID())
+		others = append(others, h.PID())
 	}
-	m.known = m.chain + ps.CPU(b.target.PID()) + ps.Softirq() + measure.Own(os.Getpid())
-	for _, pid := range others {
-		m.known += ps.CPU(pid)
+	for _, root := range append(others, b.target.PID()) {
+		for _, pid := range ps.Tree(root) {
+			known[pid] = true
+		}
 	}
+	m.known, m.other = ps.Split(known)
 	return m, nil
 }
 
@@ -80,7 +86,7 @@ func (b *benchmark) observe(in *instance, job load.Job) (observed, error) {
 	from, to := edges[0], edges[1]
 	o := observed{result: result, chain: to.chain - from.chain, window: measure.Window{
 		Wall: to.at.Sub(from.at), Cores: runtime.NumCPU(),
-		Busy: to.busy - from.busy, Steal: to.steal - from.steal, Known: to.known - from.known,
+		Busy: to.busy - from.busy, Steal: to.steal - from.steal, Known: to.known - from.known, Others: to.other - from.other,
 	}}
 	if d := to.stats.At - from.stats.At; d > 0 {
 		o.sunk = float64(to.stats.Sunk-from.stats.Sunk) / d.Seconds()

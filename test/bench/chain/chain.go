@@ -32,12 +32,13 @@ const (
 // Chain is a way from a client to a target.
 type Chain struct {
 	Name    string
-	TLS     bool     // the link between the hops is TLS; off by default
-	Ours    bool     // oh-router: its failure is the benchmark's
-	Version string   // of the programs, for the report
-	Remark  string   // what a reader has to know of the configuration
-	needs   []string // programs
-	version []string // command line whose output holds the version
+	TLS     bool                    // the link between the hops is TLS; off by default
+	Ours    bool                    // oh-router: its failure is the benchmark's
+	Version string                  // of the programs, for the report
+	Remark  string                  // what a reader has to know of the configuration
+	needs   []string                // programs
+	version []string                // command line whose output holds the version
+	read    func(out string) string // finds it there; nil: the first number with a dot
 	usable  func() error
 	start   func(*site) error
 }

@@ -71,6 +71,14 @@ func TestVersionIn(t *testing.T) {
 	}
 }
 
+func TestOwnVersion(t *testing.T) {
+	for out, want := range map[string]string{`{"version":"v1.2-3-gabc","go":"go1.26.8"}`: "v1.2-3-gabc", "oh-router 1.2": ""} {
+		if got := ownVersion(out); got != want {
+			t.Errorf("ownVersion(%q) = %q, want %q", out, got, want)
+		}
+	}
+}
+
 func TestChoose(t *testing.T) {
 	chains := []Chain{
 		{Name: "here"},

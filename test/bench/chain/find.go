@@ -67,7 +67,11 @@ func (c *Chain) look() error {
 	}
 	// Some print it to stderr, and exit with an error.
 	out, err := exec.Command(path, c.version[1:]...).CombinedOutput()
-	c.Version = versionIn(string(out))
+	read := c.read
+	if read == nil {
+		read = versionIn
+	}
+	c.Version = read(string(out))
 	if c.Version == "" {
 		return fmt.Errorf("%s tells no version: %w", strings.Join(c.version, " "), errors.Join(err, errors.New(string(out))))
 	}

@@ -3,6 +3,7 @@
 package chain
 
 import (
+	"encoding/json"
 	"fmt"
 	"math/rand/v2"
 	"net/http"
@@ -34,10 +35,19 @@ type Binary struct{ Name, Path string }
 
 func ohRouter(b Binary) Chain {
 	return Chain{
-		Name: b.Name, Ours: true, needs: []string{b.Path}, version: []string{b.Path, "version"},
+		Name: b.Name, Ours: true, needs: []string{b.Path}, version: []string{b.Path, "version", "-o", "json"}, read: ownVersion,
 		Remark: "router and proxy with their defaults: limits, accounting and keep-alive on",
 		start:  func(s *site) error { return startOHRouter(s, b.Path) },
 	}
+}
+
+// ownVersion reads the version that oh-router prints as JSON.
+func ownVersion(out string) string {
+	var v struct{ Version string }
+	if err := json.Unmarshal([]byte(out), &v); err != nil {
+		return ""
+	}
+	return v.Version
 }
 
 func startOHRouter(s *site, binary string) error {

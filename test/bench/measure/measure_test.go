@@ -97,6 +97,7 @@ func TestDisturbed(t *testing.T) {
 		{"above it", Window{Wall: second, Cores: 2, Busy: 1130 * time.Millisecond, Known: second}, true},
 		{"stolen", Window{Wall: second, Cores: 2, Busy: second, Known: second, Steal: 130 * time.Millisecond}, true},
 		{"stolen, and the clocks differ", Window{Wall: second, Cores: 2, Busy: second, Known: 2 * second, Steal: 130 * time.Millisecond}, true},
+		{"others seen one by one", Window{Wall: second, Cores: 2, Busy: second, Known: 1300 * time.Millisecond, Others: 130 * time.Millisecond}, true},
 		{"one tick of a short one", Window{Wall: 100 * time.Millisecond, Cores: 2, Busy: 20 * time.Millisecond}, false},
 		{"more cores bear more", Window{Wall: second, Cores: 8, Busy: 300 * time.Millisecond}, false},
 	}

@@ -65,19 +65,19 @@ func (ps Processes) CPU(root int) time.Duration {
 	return sum
 }
 
-// Own returns the CPU time of one process alone.
-func Own(pid int) time.Duration { return cpuClock(pid) }
-
-// Softirq returns the CPU time of the kernel's threads that take over the
-// network's work when there is much of it.
-func (ps Processes) Softirq() time.Duration {
-	var sum time.Duration
+// Split returns the CPU time of the processes in known and that of all others,
+// that of children that have ended included in both. The kernel's threads that
+// take over the network's work when there is much of it are known, too.
+func (ps Processes) Split(known map[int]bool) (ours, others time.Duration) {
 	for _, p := range ps.all {
-		if strings.HasPrefix(p.name, "ksoftirqd/") {
-			sum += cpuClock(p.pid)
+		cpu := cpuClock(p.pid) + p.children
+		if known[p.pid] || strings.HasPrefix(p.name, "ksoftirqd/") {
+			ours += cpu
+		} else {
+			others += cpu
 		}
 	}
-	return sum
+	return ours, others
 }
 
 // cpuClock returns the CPU time of all threads of a process, those that have

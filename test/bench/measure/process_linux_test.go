@@ -15,6 +15,10 @@ func TestOwnProcess(t *testing.T) {
 	if cpu := ps.CPU(os.Getpid()); cpu <= 0 {
 		t.Errorf("CPU = %v, want above 0", cpu)
 	}
+	ours, others := ps.Split(map[int]bool{os.Getpid(): true})
+	if ours <= 0 || others <= 0 {
+		t.Errorf("Split = %v, %v, want both above 0", ours, others)
+	}
 	if m, err := ps.Memory(os.Getpid()); err != nil || m.RSS < 1<<20 || m.PSS > m.RSS {
 		t.Errorf("Memory = %+v, %v, want some MB", m, err)
 	}

@@ -13,16 +13,20 @@ const (
 
 // Window is what the machine did while something was measured.
 type Window struct {
-	Wall  time.Duration
-	Cores int
-	Busy  time.Duration // CPU time of all processes, from /proc/stat
-	Steal time.Duration // CPU time that the hypervisor gave to others
-	Known time.Duration // CPU time of what the benchmark runs, of the kernel's own threads for the network, too
+	Wall   time.Duration
+	Cores  int
+	Busy   time.Duration // CPU time of everything, from /proc/stat
+	Steal  time.Duration // CPU time that the hypervisor gave to others
+	Known  time.Duration // CPU time of what the benchmark runs
+	Others time.Duration // CPU time of all other processes
 }
 
-// Foreign returns the CPU time that went neither to the benchmark nor to
-// nobody. It is at least 0: the two clocks behind it differ a little.
-func (w Window) Foreign() time.Duration { return max(w.Busy-w.Known, 0) + w.Steal }
+// Foreign returns the CPU time that others have taken. There are two ways to
+// know, and the larger one counts: adding up the other processes misses those
+// of other containers; what is left of the machine's total without the
+// benchmark's own misses as much as the network's interrupts have taken, which
+// most kernels book both under interrupts and on the process that they met.
+func (w Window) Foreign() time.Duration { return max(w.Busy-w.Known, w.Others, 0) + w.Steal }
 
 // Share returns Foreign as a share of all CPU time of the window.
 func (w Window) Share() float64 {
