@@ -79,11 +79,13 @@ func TestSample(t *testing.T) {
 	}{
 		{load.Up, observed{sunk: 1e9, chain: time.Second, window: window}, map[string]float64{"gbps": 1, "cpu_s_per_gb": 0.5}},
 		{
-			load.Down, observed{result: load.Result{Bytes: 4e9, Elapsed: 2 * time.Second}, chain: 3 * time.Second, window: window},
+			load.Down,
+			observed{result: load.Result{Bytes: 4e9, Elapsed: 2 * time.Second}, chain: 3 * time.Second, window: window},
 			map[string]float64{"gbps": 2, "cpu_s_per_gb": 0.75},
 		},
 		{
-			load.CRR, observed{result: load.Result{Ops: 1000, Elapsed: 2 * time.Second, P50: time.Millisecond}, chain: time.Second, window: window},
+			load.CRR,
+			observed{result: load.Result{Ops: 1000, Elapsed: 2 * time.Second, P50: time.Millisecond}, chain: time.Second, window: window},
 			map[string]float64{"rate": 500, "p50_us": 1000, "cpu_us_per_op": 1000},
 		},
 	}
