@@ -67,7 +67,7 @@ func nearGroups() []group {
 		}, counts("rr", "%d connections", load.RR, 64, 1, 64, 512)},
 		group{report.Group{
 			ID: "crr", Title: "Short sessions", Note: "Connect, exchange 64 bytes, close; 1, 16 and 64 at once. Times are of the set-up: from connecting to the response.",
-			Metrics: []report.Metric{sessions, p50, p99, p999, cpuPerOp},
+			Metrics: []report.Metric{sessions, p50, p99, p999, cpuPerOp}, Headlines: 2,
 		}, counts("crr", "%d at once", load.CRR, 16, 1, 16, 64)},
 		group{report.Group{
 			ID: "idle", Title: "Idle sessions", Note: "Memory that a hop holds for a session that has exchanged one message and rests; a chain just started.",

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -63,11 +64,8 @@ func nginxStream() (string, error) {
 	if _, err := os.Stat(module); err == nil {
 		return module, nil
 	}
-	options := strings.Fields(string(out))
-	for _, o := range options {
-		if o == "--with-stream" {
-			return "", nil
-		}
+	if slices.Contains(strings.Fields(string(out)), "--with-stream") {
+		return "", nil
 	}
 	return "", errors.New("nginx has no stream module (libnginx-mod-stream)")
 }

@@ -67,7 +67,7 @@ func (w *work) open(ctx context.Context, prepare func(net.Conn) error) (_ []*net
 		wg.Go(func() {
 			for i := next.Add(1) - 1; i < int64(len(conns)); i = next.Add(1) - 1 {
 				if conns[i], errs[i] = d.dial(ctx, w.job.Addr); errs[i] == nil {
-					conns[i].SetDeadline(time.Now().Add(patience))
+					_ = conns[i].SetDeadline(time.Now().Add(patience)) // a closed one fails next
 					errs[i] = prepare(conns[i])
 				}
 				if errs[i] != nil {
@@ -113,6 +113,6 @@ func Probe(ctx context.Context, addr netip.AddrPort) error {
 		return err
 	}
 	defer c.Close()
-	c.SetDeadline(time.Now().Add(2 * time.Second))
+	_ = c.SetDeadline(time.Now().Add(2 * time.Second)) // it is not closed
 	return echoOnce(c)
 }

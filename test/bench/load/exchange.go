@@ -20,7 +20,7 @@ func (w *work) exchanges(ctx context.Context) (Result, error) {
 	defer closeAll(conns)
 	var wg sync.WaitGroup
 	for _, c := range conns {
-		c.SetDeadline(time.Now().Add(w.job.Warmup + w.job.Window + patience))
+		_ = c.SetDeadline(time.Now().Add(w.job.Warmup + w.job.Window + patience)) // it is not closed
 		wg.Go(func() { w.pingPong(c) })
 	}
 	elapsed, err := w.window(ctx)
@@ -89,7 +89,7 @@ func (w *work) session(ctx context.Context, d *dialer, buf []byte) (setUp time.D
 	if w.job.Reset {
 		c.SetLinger(0)
 	}
-	c.SetDeadline(start.Add(patience))
+	_ = c.SetDeadline(start.Add(patience)) // it is not closed
 	err = exchange(c, buf)
 	return time.Since(start), err
 }
@@ -102,7 +102,7 @@ func (w *work) idle(ctx context.Context) (Result, error) {
 	}
 	defer closeAll(conns)
 	for _, c := range conns {
-		c.SetDeadline(time.Time{})
+		_ = c.SetDeadline(time.Time{}) // it is not closed
 	}
 	w.mark()
 	<-ctx.Done()

@@ -37,7 +37,7 @@ func firstByte(ctx context.Context, d *dialer, job Job) (time.Duration, error) {
 		return 0, err
 	}
 	defer c.Close()
-	c.SetDeadline(start.Add(patience))
+	_ = c.SetDeadline(start.Add(patience)) // it is not closed
 	if job.Kind == ClientFirst {
 		buf[0] = modeEcho
 		if _, err := c.Write(buf); err != nil {

@@ -45,10 +45,10 @@ type Job struct {
 	Conns  int            `json:"conns,omitempty"`  // at once
 	Warmup time.Duration  `json:"warmup,omitempty"` // before the window
 	Window time.Duration  `json:"window,omitempty"`
-	Count  int            `json:"count,omitempty"`  // ClientFirst, ServerFirst, Bind: how often
-	Reset  bool           `json:"reset,omitempty"`  // CRR: close with RST, not FIN
-	API    string         `json:"api,omitempty"`    // Bind: URL of the router
-	Target netip.AddrPort `json:"target,omitempty"` // Bind: what to bind
+	Count  int            `json:"count,omitempty"` // ClientFirst, ServerFirst, Bind: how often
+	Reset  bool           `json:"reset,omitempty"` // CRR: close with RST, not FIN
+	API    string         `json:"api,omitempty"`   // Bind: URL of the router
+	Target netip.AddrPort `json:"target"`          // Bind: what to bind
 }
 
 // Result is what a job found.

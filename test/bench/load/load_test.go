@@ -134,9 +134,9 @@ func TestServeJob(t *testing.T) {
 	target := target(t)
 	echo, _ := target.Addrs()
 	in, feed := io.Pipe()
-	out, print := io.Pipe()
+	out, lines := io.Pipe()
 	done := make(chan error, 1)
-	go func() { done <- ServeJob(t.Context(), in, print) }()
+	go func() { done <- ServeJob(t.Context(), in, lines) }()
 	if err := json.NewEncoder(feed).Encode(Job{Kind: CRR, Addr: echo, Conns: 1, Window: time.Millisecond}); err != nil {
 		t.Fatal(err)
 	}

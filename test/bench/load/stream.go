@@ -30,7 +30,7 @@ func (w *work) stream(ctx context.Context) (Result, error) {
 	var received atomic.Uint64
 	var wg sync.WaitGroup
 	for _, c := range conns {
-		c.SetDeadline(time.Now().Add(w.job.Warmup + w.job.Window + patience))
+		_ = c.SetDeadline(time.Now().Add(w.job.Warmup + w.job.Window + patience)) // it is not closed
 		// What is on the way when the window ends is of no use: the next window
 		// shall not wait for it.
 		c.SetLinger(0)

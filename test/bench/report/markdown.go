@@ -55,15 +55,19 @@ func (r *Report) head(b *strings.Builder) {
 func (r *Report) overview(b *strings.Builder) {
 	rows := [][]string{{"ratio to HAProxy"}}
 	for _, g := range r.Groups {
-		rows[0] = append(rows[0], fmt.Sprintf("%s: %s", g.Title, g.Metrics[0].Name))
+		for _, m := range g.headlines() {
+			rows[0] = append(rows[0], fmt.Sprintf("%s: %s", g.Title, m.Name))
+		}
 	}
 	seen := false
 	for _, c := range r.Chains {
 		row := []string{r.name(c)}
 		for _, g := range r.Groups {
-			mean := r.Mean(g, c, g.Metrics[0].Key)
-			seen = seen || mean > 0
-			row = append(row, ratio(mean))
+			for _, m := range g.headlines() {
+				mean := r.Mean(g, c, m.Key)
+				seen = seen || mean > 0
+				row = append(row, ratio(mean))
+			}
 		}
 		rows = append(rows, row)
 	}
@@ -84,13 +88,13 @@ func (r *Report) table(b *strings.Builder, g Group, m Metric, full bool) {
 	}
 	rows := [][]string{head}
 	for _, c := range r.Chains {
-		row, any := []string{r.name(c)}, false
+		row, known := []string{r.name(c)}, false
 		for _, w := range g.Workloads {
 			text := r.figure(w.ID, c, m, full)
-			any = any || text != ""
+			known = known || text != ""
 			row = append(row, text)
 		}
-		if any {
+		if known {
 			rows = append(rows, row)
 		}
 	}

@@ -26,7 +26,11 @@ type Group struct {
 	Note      string     `json:"note,omitempty"`
 	Metrics   []Metric   `json:"metrics"` // the first is what the chart shows
 	Workloads []Workload `json:"workloads"`
+	// Headlines is how many of the metrics the overview shows; 0 is 1.
+	Headlines int `json:"headlines,omitempty"`
 }
+
+func (g Group) headlines() []Metric { return g.Metrics[:max(g.Headlines, 1)] }
 
 // Workload is a column of a group's table.
 type Workload struct {
