@@ -61,7 +61,7 @@ func startProxy(ctx context.Context, p *process, address string, budget socket.B
 		s.health = p.httpServer(api.Health(s.parts, p.metricsHandler()))
 	}
 	s.proxy = proxy.New(proxy.Config{
-		Allow: cfg.Allow, DialTimeout: cfg.DialTimeout, Descriptors: budget, States: states,
+		Allow: cfg.Allow, DialTimeout: cfg.DialTimeout, Descriptors: budget, States: states, Relay: p.relay,
 		Log: p.log, Metrics: p.metrics,
 	})
 	return s, nil

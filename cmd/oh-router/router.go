@@ -67,7 +67,7 @@ func startRouter(ctx context.Context, p *process, proxies []link.Proxy, budget s
 	cfg := p.cfg.Router
 	s := &routerServer{p: p, dialer: link.NewDialer(proxies, states)}
 	s.router = router.New(router.Config{
-		BindAddress: cfg.BindAddress, Linker: linker{s.dialer}, Park: cfg.Park,
+		BindAddress: cfg.BindAddress, Linker: linker{s.dialer}, Relay: p.relay, Park: cfg.Park,
 		Descriptors: budget, Log: p.log, Metrics: p.metrics,
 	})
 	defer func() {

@@ -20,6 +20,7 @@ import (
 
 	"github.com/ohrouter/oh-router/internal/api"
 	"github.com/ohrouter/oh-router/internal/config"
+	"github.com/ohrouter/oh-router/internal/relay"
 	"github.com/ohrouter/oh-router/internal/socket"
 )
 
@@ -38,6 +39,7 @@ type process struct {
 	log     *slog.Logger
 	level   *slog.LevelVar
 	metrics *prometheus.Registry
+	relay   *relay.Engine
 	stdout  io.Writer
 	stderr  io.Writer
 	greets  bool // it tells a person what serves: the log need not
@@ -59,8 +61,12 @@ func serve(cmd *cobra.Command, role config.Role, environ []string, start func(co
 	ctx, stop := context.WithCancel(cmd.Context())
 	defer stop()
 
+	if p.relay, err = relay.NewEngine(); err != nil {
+		return err
+	}
 	s, err := start(ctx, p)
 	if err != nil {
+		p.relay.Close()
 		return err
 	}
 	done := make(chan error, 1)
@@ -68,6 +74,7 @@ func serve(cmd *cobra.Command, role config.Role, environ []string, start func(co
 	for draining := false; ; {
 		select {
 		case err := <-done:
+			p.relay.Close() // all sessions have ended
 			return err
 		case sig := <-signals:
 			switch {

@@ -22,6 +22,7 @@ import (
 	"github.com/ohrouter/oh-router/internal/link"
 	"github.com/ohrouter/oh-router/internal/policy"
 	"github.com/ohrouter/oh-router/internal/proxy"
+	"github.com/ohrouter/oh-router/internal/relay"
 	"github.com/ohrouter/oh-router/internal/socket"
 )
 
@@ -118,9 +119,14 @@ func start(t testing.TB, timeout time.Duration, patterns ...string) *fixture {
 	}
 	budget := socket.NewBudget(descriptors)
 	f := &fixture{addr: ln.Addr().String(), names: new(names), log: new(record), metrics: prometheus.NewRegistry(), t: t}
+	engine, err := relay.NewEngine()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(engine.Close)
 	f.Proxy = proxy.New(proxy.Config{
 		Allow: list(t, patterns...), DialTimeout: timeout, Descriptors: budget, States: link.NewStates(f.metrics),
-		Resolve: f.names.Resolve, Metrics: f.metrics,
+		Resolve: f.names.Resolve, Relay: engine, Metrics: f.metrics,
 		Log: slog.New(slog.NewTextHandler(f.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	})
 	f.Dialer = link.NewDialer([]link.Proxy{{Name: "p", Address: f.addr}}, link.NewStates(prometheus.NewRegistry()))

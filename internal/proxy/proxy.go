@@ -29,6 +29,7 @@ type Config struct {
 	DialTimeout time.Duration // for resolving and connecting together
 	Descriptors socket.Budget // a session takes two
 	States      *link.States
+	Relay       *relay.Engine                                                // carries the sessions; closed after Shutdown
 	Resolve     func(ctx context.Context, host string) ([]netip.Addr, error) // nil: the system's resolver
 	Log         *slog.Logger
 	Metrics     prometheus.Registerer
@@ -53,9 +54,15 @@ type Proxy struct {
 	idle     chan struct{} // closed when draining and no session is left
 }
 
-// session counts from its ConnectCommand on.
+// session is a link and what becomes of it.
 type session struct {
-	link, target net.Conn // target is nil until it is connected
+	proxy *Proxy
+	link  *net.TCPConn
+	req   *link.Request // nil until the ConnectCommand is read
+
+	// Proxy.mu guards the rest.
+	target  *net.TCPConn   // nil until it is connected
+	carried *relay.Session // nil until the relay has both connections
 }
 
 // New returns a proxy that serves nothing yet.
@@ -124,70 +131,109 @@ func (p *Proxy) start(conn *net.TCPConn) {
 		p.cfg.Descriptors.Release(2)
 		return
 	}
+	s := &session{proxy: p, link: conn}
 	p.wg.Go(func() {
-		defer p.cfg.Descriptors.Release(2)
-		p.serve(conn)
+		if !s.serve() {
+			s.end()
+		}
 	})
 }
 
-// serve carries one link to its end.
-func (p *Proxy) serve(conn *net.TCPConn) {
-	log := p.cfg.Log.With("router", conn.RemoteAddr().String())
-	req, err := p.acceptor.Accept(p.ctx, conn)
+// serve makes a link a session. It tells whether the relay has it now, and will
+// end it.
+func (s *session) serve() (carried bool) {
+	p := s.proxy
+	req, err := p.acceptor.Accept(p.ctx, s.link)
 	switch {
 	case errors.Is(err, io.EOF), p.ctx.Err() != nil && err != nil:
-		log.Debug("link closed before it began")
-		return
+		s.log().Debug("link closed before it began")
+		return false
 	case err != nil:
-		log.Warn("link refused", "code", ohrouter.CodeOf(err), "err", err)
-		return
+		s.log().Warn("link refused", "code", ohrouter.CodeOf(err), "err", err)
+		return false
 	}
-	defer req.Close()
-	log = log.With("session", req.Session, "target", req.Target.String())
-	s := &session{link: conn}
+	s.req = req
 	if !p.begin(s) {
-		p.reject(log, req, ohrouter.Errorf(ohrouter.Draining, "the proxy is shutting down"))
-		return
+		s.reject(ohrouter.Errorf(ohrouter.Draining, "the proxy is shutting down"))
+		return false
 	}
-	defer p.ended(s)
 	target, err := p.connect(p.ctx, req.Target)
 	if err != nil {
-		p.reject(log, req, err)
-		return
+		s.reject(err)
+		return false
 	}
-	p.carry(log, s, req, target)
+	return s.carry(target)
 }
 
-func (p *Proxy) reject(log *slog.Logger, req *link.Request, err error) {
-	log.Info("target not connected", "code", ohrouter.CodeOf(err), "err", err)
-	if err := req.Reject(ohrouter.CodeOf(err), ohrouter.Message(err)); err != nil {
-		log.Debug("router did not wait for the answer", "err", err)
+// log returns a logger that names the session.
+func (s *session) log() *slog.Logger {
+	log := s.proxy.cfg.Log.With("router", s.link.RemoteAddr().String())
+	if s.req == nil {
+		return log
+	}
+	return log.With("session", s.req.Session, "target", s.req.Target.String())
+}
+
+func (s *session) reject(err error) {
+	s.log().Info("target not connected", "code", ohrouter.CodeOf(err), "err", err)
+	if err := s.req.Reject(ohrouter.CodeOf(err), ohrouter.Message(err)); err != nil {
+		s.log().Debug("router did not wait for the answer", "err", err)
 	}
 }
 
-// carry answers that the target is connected and relays until the session
-// ends.
-func (p *Proxy) carry(log *slog.Logger, s *session, req *link.Request, target *net.TCPConn) {
+// carry answers that the target is connected and hands both connections to the
+// relay. It tells whether it did.
+func (s *session) carry(target *net.TCPConn) bool {
+	p := s.proxy
 	p.mu.Lock()
 	s.target = target
 	p.mu.Unlock()
 	ctx, stopWatching := p.ctx, func() {}
-	if req.Parked {
-		ctx, stopWatching = p.taking, whenHungUp(target, req.Close)
+	if s.req.Parked {
+		ctx, stopWatching = p.taking, whenHungUp(target, s.req.Close)
 	}
-	conn, err := req.Accept(ctx, target.RemoteAddr().(*net.TCPAddr).AddrPort())
+	conn, err := s.req.Accept(ctx, target.RemoteAddr().(*net.TCPAddr).AddrPort())
 	stopWatching()
 	if err != nil {
 		socket.Orderly(target) // no client came: nothing was cut
 		_ = target.Close()
-		log.Debug("link given up before it was acknowledged", "err", err)
+		s.log().Debug("link given up before it was acknowledged", "err", err)
+		return false
+	}
+	p.wg.Add(1) // serve's own count keeps Wait from seeing none
+	start, live := time.Now(), new(relay.Counters)
+	p.mu.Lock() // Shutdown looks for s.carried
+	defer p.mu.Unlock()
+	s.carried = p.cfg.Relay.Start(conn, target, live, func(end relay.End) {
+		defer p.wg.Done()
+		if p.cfg.Log.Enabled(context.Background(), slog.LevelDebug) {
+			s.log().Debug("session ended", "up", live.AB.Load(), "down", live.BA.Load(),
+				"duration", time.Since(start), "by_target", end.Side == relay.B, "err", end.Err)
+		}
+		s.end()
+	})
+	return true
+}
+
+// end takes the session out of the books.
+func (s *session) end() {
+	if s.req != nil {
+		s.req.Close()
+		s.proxy.ended(s)
+	}
+	s.proxy.cfg.Descriptors.Release(2)
+}
+
+// cut resets the session. The caller holds Proxy.mu.
+func (s *session) cut() {
+	if s.carried != nil {
+		s.carried.Cut()
 		return
 	}
-	start := time.Now()
-	var live relay.Counters
-	end := relay.Pipe(conn, target, &live)
-	log.Debug("session ended", "up", live.AB.Load(), "down", live.BA.Load(),
-		"duration", time.Since(start), "by_target", end.Side == relay.B, "err", end.Err)
+	socket.Abort(s.link)
+	if s.target != nil {
+		socket.Abort(s.target)
+	}
 }
 
 // whenHungUp calls hungUp when the peer of c closes or resets it, until stop is
@@ -224,6 +270,9 @@ func (p *Proxy) begin(s *session) bool {
 func (p *Proxy) ended(s *session) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if _, ok := p.sessions[s]; !ok {
+		return // it never began
+	}
 	delete(p.sessions, s)
 	if p.draining && len(p.sessions) == 0 {
 		close(p.idle)
@@ -259,10 +308,7 @@ func (p *Proxy) Shutdown(ctx context.Context) {
 		_ = p.listener.Close() // Serve sees that it was asked for
 	}
 	for s := range p.sessions {
-		socket.Abort(s.link)
-		if s.target != nil {
-			socket.Abort(s.target)
-		}
+		s.cut()
 	}
 	p.mu.Unlock()
 	p.wg.Wait()

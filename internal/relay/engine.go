@@ -8,8 +8,8 @@ import (
 )
 
 // Engine carries sessions. On Linux those between two plain TCP connections
-// run on a few event loops and have no goroutine of their own; all others run
-// [Pipe].
+// run on a few event loops and have no goroutine of their own; all others, and
+// those of an engine that [NewEngine] has not made, run [Pipe].
 type Engine struct {
 	loops loops
 

@@ -46,6 +46,9 @@ func (ls *loops) close() {
 
 // carry gives a session to a loop, or returns nil when it is not for one.
 func (ls *loops) carry(a, b net.Conn, live *Counters, done func(End)) *Session {
+	if len(ls.all) == 0 {
+		return nil
+	}
 	ta, ok := a.(*net.TCPConn)
 	if !ok {
 		return nil

@@ -19,6 +19,7 @@ import (
 	"go.uber.org/goleak"
 
 	ohrouter "github.com/ohrouter/oh-router"
+	"github.com/ohrouter/oh-router/internal/relay"
 	"github.com/ohrouter/oh-router/internal/router"
 	"github.com/ohrouter/oh-router/internal/socket"
 )
@@ -188,8 +189,13 @@ func start(t testing.TB, descriptors int, linker router.Linker) *fixture {
 	t.Helper()
 	f := &fixture{metrics: prometheus.NewRegistry(), budget: socket.NewBudget(descriptors), t: t}
 	f.linker, _ = linker.(*direct)
+	engine, err := relay.NewEngine()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(engine.Close)
 	f.Router = router.New(router.Config{
-		BindAddress: netip.MustParseAddr("127.0.0.1"), Linker: linker, Park: time.Hour,
+		BindAddress: netip.MustParseAddr("127.0.0.1"), Linker: linker, Relay: engine, Park: time.Hour,
 		Descriptors: f.budget, Log: slog.New(slog.DiscardHandler), Metrics: f.metrics,
 	})
 	t.Cleanup(func() {

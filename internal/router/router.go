@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	ohrouter "github.com/ohrouter/oh-router"
+	"github.com/ohrouter/oh-router/internal/relay"
 	"github.com/ohrouter/oh-router/internal/socket"
 )
 
@@ -21,6 +22,7 @@ import (
 type Config struct {
 	BindAddress netip.Addr    // where mapped ports listen
 	Linker      Linker        // how targets are reached
+	Relay       *relay.Engine // carries the sessions; closed after Shutdown
 	Park        time.Duration // how long a check's link waits for the first client; 0 not at all
 	Descriptors socket.Budget // a session takes two, a mapped port and a parked link one
 	Log         *slog.Logger

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"log/slog"
 	"net"
 	"net/netip"
 	"strconv"
@@ -60,14 +61,14 @@ type session struct {
 	cancel  context.CancelFunc // ends the link's set-up
 
 	// Router.mu guards the rest.
-	link Link             // nil until there is one
-	why  ohrouter.Outcome // why it was cut; "" while nobody has
+	link    Link             // nil until there is one
+	carried *relay.Session   // nil until the relay has both connections
+	why     ohrouter.Outcome // why it was cut; "" while nobody has
 }
 
-// run gets the session a link, relays until it ends, and accounts for it.
+// run gets the session a link and hands both connections to the relay.
 func (s *session) run(ctx context.Context) {
 	r := s.binding.router
-	defer r.cfg.Descriptors.Release(2)
 	l, err := s.getLink(ctx)
 	s.cancel()
 	if err != nil {
@@ -76,9 +77,14 @@ func (s *session) run(ctx context.Context) {
 		return
 	}
 	r.metrics.setup.Observe(time.Since(s.start).Seconds())
-	end := relay.Pipe(s.conn, l.Conn(), &s.live)
-	l.Close()
-	s.finish(s.outcomeOf(end, l), end.Err)
+	r.wg.Add(1) // run's own count keeps Wait from seeing none
+	r.mu.Lock() // done needs it: s.carried is set before
+	defer r.mu.Unlock()
+	s.carried = r.cfg.Relay.Start(s.conn, l.Conn(), &s.live, func(end relay.End) {
+		defer r.wg.Done()
+		l.Close()
+		s.finish(s.outcomeOf(end, l), end.Err)
+	})
 }
 
 // getLink returns the link that is parked for the binding's first client, or a
@@ -123,8 +129,12 @@ func (s *session) cut(why ohrouter.Outcome) {
 	if s.why == "" {
 		s.why = why
 	}
-	l := s.link
+	l, carried := s.link, s.carried
 	r.mu.Unlock()
+	if carried != nil {
+		carried.Cut()
+		return
+	}
 	s.cancel()
 	socket.Abort(s.conn)
 	if l != nil {
@@ -166,25 +176,33 @@ func (s *session) finish(outcome ohrouter.Outcome, err error) {
 		close(b.idle)
 	}
 	r.mu.Unlock()
+	r.cfg.Descriptors.Release(2)
 	s.log(spec, outcome, err)
 }
 
 // log writes one record of the session. What went as it should is for those
 // who look for it.
 func (s *session) log(spec ohrouter.Binding, outcome ohrouter.Outcome, err error) {
-	log := s.binding.router.cfg.Log.With("session", s.id, "binding", spec.ID, "target", spec.Target.String(),
-		"client", s.client.String(), "outcome", string(outcome), "duration", time.Since(s.start),
-		"bytes_up", s.live.AB.Load(), "bytes_down", s.live.BA.Load())
+	level, message := slog.LevelInfo, "session closed"
 	switch {
 	case ohrouter.Code(outcome).Known():
-		log.Warn("session not set up", "err", err)
+		level, message = slog.LevelWarn, "session not set up"
 	case outcome == ohrouter.ClientClosed || outcome == ohrouter.TargetClosed:
-		log.Debug("session closed")
-	case err != nil:
-		log.Info("session closed", "err", err)
-	default:
-		log.Info("session closed")
+		level = slog.LevelDebug
+	case s.why != "":
+		err = nil // that it was cut says all
 	}
+	log := s.binding.router.cfg.Log
+	if !log.Enabled(context.Background(), level) {
+		return
+	}
+	log = log.With("session", s.id, "binding", spec.ID, "target", spec.Target.String(),
+		"client", s.client.String(), "outcome", string(outcome), "duration", time.Since(s.start),
+		"bytes_up", s.live.AB.Load(), "bytes_down", s.live.BA.Load())
+	if err != nil {
+		log = log.With("err", err)
+	}
+	log.Log(context.Background(), level, message)
 }
 
 // outcomeOf names how the relay between the client and a link ended. A proxy
