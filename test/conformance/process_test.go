@@ -92,6 +92,24 @@ func (p *process) signal(t testing.TB, sig syscall.Signal) {
 	}
 }
 
+// stop halts the process with all its threads, until SIGCONT or the test's end.
+func (p *process) stop(t testing.TB) {
+	t.Helper()
+	p.signal(t, syscall.SIGSTOP)
+	t.Cleanup(func() { _ = p.cmd.Process.Signal(syscall.SIGCONT) }) // an error says that it has ended
+	stats := fmt.Sprintf("/proc/%d/task/*/stat", p.cmd.Process.Pid)
+	eventually(t, soon, func() error {
+		threads, _ := filepath.Glob(stats)
+		for _, path := range threads {
+			b, err := os.ReadFile(path)
+			if _, state, _ := bytes.Cut(b, []byte(") ")); err == nil && state[0] != 'T' {
+				return fmt.Errorf("a thread of %s still runs: %s", p.name, b)
+			}
+		}
+		return nil
+	})
+}
+
 // exit waits for the process's end, returns its exit status, and fails the test
 // when it does not end within the limit.
 func (p *process) exit(t testing.TB, limit time.Duration) int {
