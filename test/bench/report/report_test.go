@@ -128,6 +128,14 @@ func TestSVG(t *testing.T) {
 	if rects != 4 {
 		t.Errorf("%d bars, want one for each cell with a figure: 4", rects)
 	}
+	if strings.Contains(b.String(), "»") {
+		t.Error("a bar is cut that is not much longer than the base's")
+	}
+	r.At("rr-1", "haproxy").Samples = []Sample{{"rate": 10}}
+	b.Reset()
+	if err := r.SVG(&b, r.Groups[0]); err != nil || !strings.Contains(b.String(), "» 2000") {
+		t.Errorf("a bar 200 times as long as the base's is not cut: %v\n%s", err, b.String())
+	}
 	if !strings.Contains(b.String(), "prefers-color-scheme: dark") {
 		t.Error("no colours for the dark")
 	}

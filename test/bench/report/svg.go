@@ -20,6 +20,10 @@ const (
 	footHeight = 26
 )
 
+// longest is how long a bar may be, in bars of the base: one chain that is a
+// thousand times worse shall not hide the differences of the others.
+const longest = 12
+
 // The colours work on white and on black; the text follows the reader's
 // setting. A transparent ground fits both.
 const chartStyle = `
@@ -64,12 +68,16 @@ func (r *Report) SVG(w io.Writer, g Group) error {
 
 // bars draws one workload and returns where the next begins.
 func (r *Report) bars(b *strings.Builder, wl Workload, m Metric, y int) int {
-	most := 0.0
+	most, limit := 0.0, math.Inf(1)
 	for _, c := range r.Chains {
 		if s := r.Cell(wl.ID, c.Name).Summary(m.Key); s.N > 0 {
-			most = max(most, s.Median, s.Max)
+			most = max(most, s.Max)
+		}
+		if s := r.Cell(wl.ID, c.Base).Summary(m.Key); s.Median > 0 {
+			limit = longest * s.Median
 		}
 	}
+	most = min(most, limit)
 	if most <= 0 || math.IsInf(most, 0) || math.IsNaN(most) {
 		return y
 	}
@@ -86,19 +94,25 @@ func (r *Report) bars(b *strings.Builder, wl Workload, m Metric, y int) int {
 			bar, text = "bar ours", "ours-text"
 		}
 		middle, base := y+barHeight/2, y+barHeight-3
-		end := max(s.Median, s.Max, 0) * scale
+		low, mid, high := scaled(s.Min, most, scale), scaled(s.Median, most, scale), scaled(s.Max, most, scale)
 		figure := number(s.Median)
+		if s.Median > most {
+			figure = "» " + figure // the bar would go on
+		}
 		if x := r.Ratio(wl.ID, c, m.Key); x > 0 && c.Name != c.Base {
 			figure += " " + ratio(x)
 		}
 		fmt.Fprintf(b, "<text class=\"%s\" x=\"0\" y=\"%d\">%s</text>", text, base, escape(c.Name))
-		fmt.Fprintf(b, "<rect class=\"%s\" x=\"%d\" y=\"%d\" width=\"%.1f\" height=\"%d\" rx=\"2\"/>", bar, labelWidth, y, max(s.Median*scale, 1), barHeight)
-		fmt.Fprintf(b, "<line class=\"range\" x1=\"%.1f\" y1=\"%d\" x2=\"%.1f\" y2=\"%d\"/>", labelWidth+max(s.Min, 0)*scale, middle, labelWidth+max(s.Max, 0)*scale, middle)
-		fmt.Fprintf(b, "<text class=\"%s\" x=\"%.1f\" y=\"%d\">%s</text>\n", text, labelWidth+end+6, base, escape(figure))
+		fmt.Fprintf(b, "<rect class=\"%s\" x=\"%d\" y=\"%d\" width=\"%.1f\" height=\"%d\" rx=\"2\"/>", bar, labelWidth, y, max(mid, 1), barHeight)
+		fmt.Fprintf(b, "<line class=\"range\" x1=\"%.1f\" y1=\"%d\" x2=\"%.1f\" y2=\"%d\"/>", labelWidth+low, middle, labelWidth+high, middle)
+		fmt.Fprintf(b, "<text class=\"%s\" x=\"%.1f\" y=\"%d\">%s</text>\n", text, labelWidth+high+6, base, escape(figure))
 		y += barHeight + barGap
 	}
 	return y + groupGap - barGap
 }
+
+// scaled returns the length of v, which ends at most.
+func scaled(v, most, scale float64) float64 { return min(max(v, 0), most) * scale }
 
 func escape(s string) string {
 	var b strings.Builder
