@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"time"
 
 	"github.com/ohrouter/oh-router/internal/socket"
@@ -79,8 +80,13 @@ func within(ctx context.Context, c net.Conn, read, write time.Duration, do func(
 // is acknowledged.
 func (l *Link) Conn() net.Conn { return l.conn }
 
+// settle is how long Ack waits for the news that the proxy had given the link
+// up.
+const settle = 5 * time.Millisecond
+
 // Ack makes the session of a parked link stand. It fails when the link is not
-// parked any more.
+// parked any more, also when the proxy's news of that was still under way: for
+// that, Ack waits a moment for a target that does not speak first.
 func (l *Link) Ack() error {
 	if !l.tracker.move(active) { // a second AckCommand would be payload
 		return errors.New("acknowledge a link: it is not parked")
@@ -92,7 +98,27 @@ func (l *Link) Ack() error {
 	if _, err := l.conn.Write(b); err != nil {
 		return fmt.Errorf("send %v: %w", typeAck, err)
 	}
-	return nil
+	return l.settled()
+}
+
+// settled waits until there is something to read, but not for long, and
+// returns an error if that is the link's end.
+func (l *Link) settled() error {
+	tcp := socket.TCP(l.conn)
+	if tcp == nil {
+		return nil // nothing tells without reading
+	}
+	if err := tcp.SetReadDeadline(time.Now().Add(settle)); err != nil {
+		return err
+	}
+	err := socket.WaitUntil(tcp, func() bool { return socket.Pending(tcp) })
+	switch {
+	case err == nil && socket.Ended(tcp):
+		return errors.New("acknowledge a link: the proxy has given it up")
+	case err != nil && !errors.Is(err, os.ErrDeadlineExceeded) && !errors.Is(err, errors.ErrUnsupported):
+		return err
+	}
+	return tcp.SetReadDeadline(time.Time{})
 }
 
 // Alive tells whether a parked link still stands: a proxy sends nothing before

@@ -170,12 +170,38 @@ func TestParkedLinkGivenUp(t *testing.T) {
 	}
 }
 
+func TestAckCrossesTheProxysHangUp(t *testing.T) {
+	router, proxies := newStates(), newStates()
+	hangUp := make(chan func())
+	p := proxyAt(t, "dc1", proxies, func(ctx context.Context, r *Request) {
+		hangUp <- r.Close
+		r.Accept(ctx, resolved)
+	})
+	d := NewDialer([]Proxy{p}, router.States)
+	for range 50 {
+		var proxyEnd func()
+		var wg sync.WaitGroup
+		wg.Go(func() { proxyEnd = <-hangUp })
+		l, err := d.Dial(t.Context(), Want{Target: database, Park: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		wg.Wait()
+		proxyEnd() // the news of it is on its way
+		if err := l.Ack(); err == nil {
+			t.Fatal("Ack of a link that the proxy had given up succeeded")
+		}
+		l.Close()
+	}
+}
+
 func TestNothingForwardedUnacknowledged(t *testing.T) {
 	router, proxies := newStates(), newStates()
 	stands := make(chan struct{})
 	p := proxyAt(t, "dc1", proxies, func(ctx context.Context, r *Request) {
-		if _, err := r.Accept(ctx, resolved); err == nil {
+		if conn, err := r.Accept(ctx, resolved); err == nil {
 			close(stands)
+			io.Copy(io.Discard, conn)
 		}
 	})
 	l, err := NewDialer([]Proxy{p}, router.States).Dial(t.Context(), Want{Target: database, Park: true})

@@ -191,9 +191,9 @@ func (p *Proxy) dialError(t ohrouter.Target, at netip.AddrPort, err error) error
 	code := dialCode(err)
 	switch code {
 	case ohrouter.TargetRefused:
-		message = fmt.Sprintf("%s refused the connection: nothing listens there, or a firewall rejects it", where)
+		message = fmt.Sprintf("%s refused the connection: nothing listens there, or a firewall rejects it; check the port, and that the service runs", where)
 	case ohrouter.TargetTimeout:
-		message = fmt.Sprintf("%s did not answer within %v: the host is down, or a firewall drops packets", where, p.cfg.DialTimeout)
+		message = fmt.Sprintf("%s did not answer within %v: the host is down, or a firewall drops packets; check the address, and what lies between it and the proxy", where, p.cfg.DialTimeout)
 	case ohrouter.Internal:
 		message = fmt.Sprintf("the proxy has run out of file descriptors or local ports, connecting to %s", where)
 	default:

@@ -194,6 +194,10 @@ func (s *session) carry(target *net.TCPConn) bool {
 	}
 	conn, err := s.req.Accept(ctx, target.RemoteAddr().(*net.TCPAddr).AddrPort())
 	stopWatching()
+	if info, ok := socket.Stat(target); err == nil && s.req.Parked && ok && !info.Established {
+		s.req.Close() // nothing was forwarded: the router gets its client a fresh link
+		err = errHungUp
+	}
 	if err != nil {
 		socket.Orderly(target) // no client came: nothing was cut
 		_ = target.Close()
@@ -235,6 +239,8 @@ func (s *session) cut() {
 		socket.Abort(s.target)
 	}
 }
+
+var errHungUp = errors.New("the target hung up before a client came")
 
 // whenHungUp calls hungUp when the peer of c closes or resets it, until stop is
 // called. It does not read.

@@ -92,20 +92,30 @@ func WaitUntil(c *net.TCPConn, done func() bool) error {
 	return rc.Read(func(uintptr) bool { return done() })
 }
 
-// Pending tells whether c has something to read: data, an end or an error.
-// It does not block.
+// Pending tells whether c has something to read: data, an end or an error. It
+// does not block, and leaves what there is.
 func Pending(c *net.TCPConn) bool {
+	_, err := peek(c)
+	return !errors.Is(err, unix.EAGAIN)
+}
+
+// Ended tells whether the next that c has to read is its end: a FIN or an
+// error. It does not block, and leaves what there is.
+func Ended(c *net.TCPConn) bool {
+	n, err := peek(c)
+	return n <= 0 && !errors.Is(err, unix.EAGAIN)
+}
+
+func peek(c *net.TCPConn) (n int, err error) {
 	rc, err := c.SyscallConn()
 	if err != nil {
-		return true
+		return 0, err
 	}
-	pending := true
-	_ = rc.Control(func(fd uintptr) { // fails only on a closed connection: pending
+	cerr := rc.Control(func(fd uintptr) {
 		var b [1]byte
-		_, _, err := unix.Recvfrom(int(fd), b[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
-		pending = !errors.Is(err, unix.EAGAIN)
+		n, _, err = unix.Recvfrom(int(fd), b[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
 	})
-	return pending
+	return n, errors.Join(cerr, err)
 }
 
 func limit() (n int, ok bool) {

@@ -32,3 +32,6 @@ func WaitUntil(*net.TCPConn, func() bool) error { return errors.ErrUnsupported }
 func Pending(*net.TCPConn) bool { return false }
 
 func limit() (n int, ok bool) { return 0, false }
+
+// Ended cannot tell on this system and returns false.
+func Ended(*net.TCPConn) bool { return false }
