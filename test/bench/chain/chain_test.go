@@ -110,6 +110,12 @@ func TestChoose(t *testing.T) {
 	if _, _, err := Choose(chains, []string{"typo"}, false); err == nil {
 		t.Error("Choose of an unknown chain succeeds")
 	}
+	if _, _, err := Choose(Known([]Binary{{OHRouter, "/no/such/program"}}), nil, false); err == nil {
+		t.Error("Choose succeeds without oh-router")
+	}
+	if _, _, err := Choose(Known([]Binary{{OHRouter, "/no/such/program"}}), []string{Direct}, false); err != nil {
+		t.Errorf("Choose of another chain without oh-router: %v", err)
+	}
 }
 
 // Each forwarder of the machine carries a session, with two targets and TLS.

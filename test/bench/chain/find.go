@@ -25,8 +25,9 @@ func Known(binaries []Binary) []Chain {
 }
 
 // Choose splits chains into those that the machine has, their versions filled
-// in, and a line for each that it can't run. names picks by name; without names
-// all are chosen but those over TLS, which tls adds.
+// in, and a line for each that it can't run; oh-router it must be able to run.
+// names picks by name; without names all are chosen but those over TLS, which
+// tls adds.
 func Choose(chains []Chain, names []string, tls bool) (found []Chain, missing []string, err error) {
 	for _, n := range names {
 		if !slices.ContainsFunc(chains, func(c Chain) bool { return c.Name == n }) {
@@ -37,7 +38,9 @@ func Choose(chains []Chain, names []string, tls bool) (found []Chain, missing []
 		if len(names) > 0 && !slices.Contains(names, c.Name) || len(names) == 0 && c.TLS && !tls {
 			continue
 		}
-		if err := c.look(); err != nil {
+		if err := c.look(); err != nil && c.Ours {
+			return nil, nil, fmt.Errorf("%s: %w", c.Name, err)
+		} else if err != nil {
 			missing = append(missing, c.Name+": "+err.Error())
 			continue
 		}

@@ -74,7 +74,7 @@ func (r *Report) bars(b *strings.Builder, wl Workload, m Metric, y int) int {
 			most = max(most, s.Max)
 		}
 		if s := r.Cell(wl.ID, c.Base).Summary(m.Key); s.Median > 0 {
-			limit = longest * s.Median
+			limit = min(limit, longest*s.Median)
 		}
 	}
 	most = min(most, limit)
