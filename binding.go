@@ -1,6 +1,7 @@
 package ohrouter
 
 import (
+	"encoding/json"
 	"net/netip"
 	"time"
 )
@@ -26,6 +27,17 @@ func (d *Duration) UnmarshalText(b []byte) error {
 	}
 	*d = Duration(v)
 	return nil
+}
+
+// Optional is a string that stands as null in JSON while it is empty.
+type Optional string
+
+// MarshalJSON returns null for "".
+func (o Optional) MarshalJSON() ([]byte, error) {
+	if o == "" {
+		return []byte("null"), nil
+	}
+	return json.Marshal(string(o))
 }
 
 // BindingSpec is what a bind call asks for. The zero value of a field means
@@ -65,7 +77,7 @@ const (
 type Binding struct {
 	ID            string            `json:"id"`
 	Target        Target            `json:"target"`
-	Proxy         string            `json:"proxy"`   // name of the proxy that serves it; "" not known yet
+	Proxy         Optional          `json:"proxy"`   // name of the proxy that serves it; "" not known yet
 	Pinned        bool              `json:"-"`       // Proxy was asked for by name: no other may serve it
 	Address       string            `json:"address"` // "host:port": where clients connect; the API fills it and Host in
 	Host          string            `json:"host"`
@@ -89,7 +101,7 @@ type Binding struct {
 // Check is the result of connecting to a binding's target.
 type Check struct {
 	OK       bool      `json:"ok"`
-	Resolved string    `json:"resolved"` // "ip:port" that the proxy connected to; "" when it did not
+	Resolved Optional  `json:"resolved"` // "ip:port" that the proxy connected to; "" when it did not
 	Duration Duration  `json:"duration"`
 	At       time.Time `json:"at"`
 }
@@ -107,8 +119,8 @@ type Session struct {
 	ID        string         `json:"id"`
 	BindingID string         `json:"binding_id"`
 	Target    Target         `json:"target"`
-	Resolved  string         `json:"resolved"` // "ip:port" that the proxy connected to
-	Proxy     string         `json:"proxy"`
+	Resolved  Optional       `json:"resolved"` // "ip:port" that the proxy connected to; "" while there is no link
+	Proxy     Optional       `json:"proxy"`    // name of the proxy; "" while there is no link
 	Client    netip.AddrPort `json:"client"`
 	StartedAt time.Time      `json:"started_at"`
 	BytesUp   uint64         `json:"bytes_up"` // client → target, live

@@ -59,7 +59,7 @@ func TestBindingJSONAbsent(t *testing.T) {
 		Allow: []netip.Prefix{}, Labels: map[string]string{},
 	}
 	diffJSON(t, b, `{
-		"id": "b1", "target": "[::1]:80", "proxy": "", "address": "", "host": "", "port": 0, "state": "draining",
+		"id": "b1", "target": "[::1]:80", "proxy":null, "address": "", "host": "", "port": 0, "state": "draining",
 		"created_at": "2026-03-01T12:00:00Z", "last_used_at": "2026-03-01T12:00:00Z",
 		"idle_timeout": "0s", "expires_at": null, "allow": [], "max_sessions": 0, "labels": {},
 		"sessions": 0, "sessions_total": 0, "bytes_up": 0, "bytes_down": 0, "last_check": null, "last_error": null

@@ -97,7 +97,7 @@ func (f *fakeAPI) bind(w http.ResponseWriter, r *http.Request) {
 	// A router's clock may be ahead.
 	created := time.Date(2199, 1, 1, 0, 0, 0, 0, time.UTC)
 	b := ohrouter.Binding{
-		ID: fmt.Sprintf("b%d", len(f.bindings)+1), Target: spec.Target, Proxy: spec.Proxy, Host: "127.0.0.1",
+		ID: fmt.Sprintf("b%d", len(f.bindings)+1), Target: spec.Target, Proxy: ohrouter.Optional(spec.Proxy), Host: "127.0.0.1",
 		Port: 20000 + uint16(len(f.bindings)), State: ohrouter.BindingActive, CreatedAt: created, LastUsedAt: created,
 		Allow: spec.Allow, MaxSessions: spec.MaxSessions, Labels: spec.Labels,
 	}

@@ -59,8 +59,8 @@ func sessionListing(now time.Time) listing[ohrouter.Session] {
 			{head: "UP", cell: func(s s) string { return bytesText(s.BytesUp) }},
 			{head: "DOWN", cell: func(s s) string { return bytesText(s.BytesDown) }},
 			{head: "BINDING", wide: true, cell: func(s s) string { return s.BindingID }},
-			{head: "RESOLVED", wide: true, cell: func(s s) string { return s.Resolved }},
-			{head: "PROXY", wide: true, cell: func(s s) string { return s.Proxy }},
+			{head: "RESOLVED", wide: true, cell: func(s s) string { return string(s.Resolved) }},
+			{head: "PROXY", wide: true, cell: func(s s) string { return string(s.Proxy) }},
 		},
 	}
 }

@@ -18,7 +18,7 @@ const b1JSON = `{"id":"b1","target":"db.internal:3306","proxy":"east","address":
 	"expires_at":null,"allow":[],"max_sessions":0,"labels":{"team":"web"},"sessions":2,"sessions_total":0,"bytes_up":0,
 	"bytes_down":0,"last_check":null,"last_error":null}`
 
-const b2JSON = `{"id":"b2","target":"[2001:db8::1]:22","proxy":"","address":"127.0.0.1:20008","host":"127.0.0.1","port":20008,
+const b2JSON = `{"id":"b2","target":"[2001:db8::1]:22","proxy":null,"address":"127.0.0.1:20008","host":"127.0.0.1","port":20008,
 	"state":"draining","created_at":"2026-05-04T09:30:00Z","last_used_at":"2026-05-04T09:30:00Z","idle_timeout":"0s",
 	"expires_at":null,"allow":[],"max_sessions":0,"labels":{},"sessions":0,"sessions_total":0,"bytes_up":0,
 	"bytes_down":0,"last_check":null,"last_error":null}`
@@ -47,7 +47,7 @@ func TestBindSpec(t *testing.T) {
 	}{
 		{`{"target":"DB.internal.:3306"}`, ohrouter.BindingSpec{Target: target}},
 		{
-			`{"target":"db.internal:3306","proxy":"","port":0,"idle_timeout":"","ttl":"","allow":[],"max_sessions":0,"labels":{},"check":true}`,
+			`{"target":"db.internal:3306","proxy":null,"port":0,"idle_timeout":"","ttl":"","allow":[],"max_sessions":0,"labels":{},"check":true}`,
 			ohrouter.BindingSpec{Target: target, Allow: []netip.Prefix{}, Labels: map[string]string{}, Check: new(true)},
 		},
 		{

@@ -23,13 +23,15 @@ import (
 
 // Limits of a request.
 const (
-	maxHeader = 16 << 10
-	maxBody   = 64 << 10
+	maxHeader    = 16 << 10
+	maxBody      = 64 << 10
+	maxDiscarded = 16 << 20 // of a body that is refused
 
-	headerTimeout = 5 * time.Second
-	bodyTimeout   = 10 * time.Second
-	answerTimeout = time.Minute // from the first byte of the answer
-	idleTimeout   = 2 * time.Minute
+	headerTimeout  = 5 * time.Second
+	bodyTimeout    = 10 * time.Second
+	discardTimeout = time.Second
+	answerTimeout  = time.Minute // from the first byte of the answer
+	idleTimeout    = 2 * time.Minute
 )
 
 // Server returns a server for h with the limits that an API in reach of
@@ -106,6 +108,7 @@ func bounded(next http.Handler) http.Handler {
 		if p != nil {
 			w.Header().Set("Connection", "close") // or the server would wait for the rest before it answers
 			fail(w, r, p)
+			discard(w, r)
 			return
 		}
 		r.Body = io.NopCloser(bytes.NewReader(body))
@@ -139,6 +142,15 @@ func readBody(w http.ResponseWriter, r *http.Request) ([]byte, *Problem) {
 		return nil, invalid(http.StatusBadRequest, "the body is not UTF-8")
 	}
 	return body, nil
+}
+
+// discard reads what is left of a refused body behind the answer, for a moment:
+// a client that still sends when the server closes sees a reset instead.
+func discard(w http.ResponseWriter, r *http.Request) {
+	c := http.NewResponseController(w)
+	// Without any of the three the answer is as good as it can be.
+	_ = errors.Join(c.EnableFullDuplex(), c.Flush(), c.SetReadDeadline(time.Now().Add(discardTimeout)))
+	_, _ = io.CopyN(io.Discard, r.Body, maxDiscarded)
 }
 
 // known answers what mux would answer with a text or a redirect: unknown

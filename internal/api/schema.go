@@ -179,6 +179,11 @@ func describe(schemas map[string]*huma.Schema) error {
 	}
 	schemas["EnvelopeNoData"].Properties["data"] = &huma.Schema{Description: "Null.", Type: "null"}
 	schemas["Binding"].Properties["allow"].Nullable = false
+	for of, fields := range map[string][]string{"Binding": {"proxy"}, "Check": {"resolved"}, "Session": {"proxy", "resolved"}} {
+		for _, f := range fields {
+			schemas[of].Properties[f].Nullable = true // ohrouter.Optional
+		}
+	}
 	schemas["Problem"].Properties["errors"].Nullable = false
 
 	words(schemas["Binding"], "state", ohrouter.BindingActive, ohrouter.BindingDraining)

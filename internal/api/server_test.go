@@ -72,7 +72,7 @@ func TestSlowRequests(t *testing.T) {
 	}{
 		"GET /livez HTTP/1.1\r\nHost:":                                                   {"", headerTimeout},
 		"POST /v1/bindings HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{":          {"HTTP/1.1 400 Bad Request\r\n", bodyTimeout},
-		"POST /v1/bindings HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n{":       {"HTTP/1.1 413 Request Entity Too Large\r\n", bodyTimeout},
+		"POST /v1/bindings HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n{":       {"HTTP/1.1 413 Request Entity Too Large\r\n", discardTimeout},
 		"POST /v1/bindings HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r": {"HTTP/1.1 400 Bad Request\r\n", bodyTimeout},
 		"GET /livez HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\n":                    {"HTTP/1.1 400 Bad Request\r\n", bodyTimeout},
 		"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n":                                         {"HTTP/1.1 200 OK\r\n", idleTimeout},

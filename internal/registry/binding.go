@@ -49,7 +49,7 @@ func (f *facts) snapshot(u ohrouter.Usage, now time.Time) ohrouter.Binding {
 	b := ohrouter.Binding{
 		ID:            f.kept.ID,
 		Target:        f.target,
-		Proxy:         f.kept.Proxy,
+		Proxy:         ohrouter.Optional(f.kept.Proxy),
 		Pinned:        f.kept.Pinned,
 		Port:          f.port,
 		State:         f.state,

@@ -66,7 +66,7 @@ func (l *fakeListeners) Check(ctx context.Context, b ohrouter.Binding) (string, 
 	if name == "" {
 		name = "east"
 	}
-	return name, c, nil
+	return string(name), c, nil
 }
 
 func (l *fakeListeners) Open(b ohrouter.Binding) error {

@@ -34,14 +34,14 @@ func (r *Router) Check(ctx context.Context, b ohrouter.Binding) (proxy string, c
 	r.mu.Unlock()
 	begin := time.Now()
 	l, err := r.cfg.Linker.Link(ctx, Want{
-		Session: r.ids.next(), Target: b.Target, Proxy: b.Proxy, Pinned: b.Pinned, Park: true,
+		Session: r.ids.next(), Target: b.Target, Proxy: string(b.Proxy), Pinned: b.Pinned, Park: true,
 	})
 	check = ohrouter.Check{At: begin.UTC(), Duration: ohrouter.Duration(time.Since(begin))}
 	if err != nil {
 		return "", check, fmt.Errorf("check %v: %w", b.Target, err)
 	}
 	proxy, resolved := l.Peer()
-	check.OK, check.Resolved = true, resolved.String()
+	check.OK, check.Resolved = true, ohrouter.Optional(resolved.String())
 	r.keep(b.ID, l, park)
 	return proxy, check, nil
 }

@@ -19,7 +19,7 @@ func TestCheckIsTheFirstClientsSession(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if proxy != "near" || !check.OK || check.Resolved != x.String() || check.At.Before(begin) || check.Duration <= 0 {
+	if proxy != "near" || !check.OK || string(check.Resolved) != x.String() || check.At.Before(begin) || check.Duration <= 0 {
 		t.Errorf("Check = %q, %+v, want near and %v", proxy, check, x)
 	}
 	checked := x.next(t)
@@ -41,7 +41,7 @@ func TestCheckIsTheFirstClientsSession(t *testing.T) {
 	if len(calls) != 2 || !calls[0].Park || calls[1].Park || calls[0].Proxy != "near" || !calls[0].Pinned {
 		t.Errorf("the Linker was asked for %+v, want one link that is parked and one that is not", calls)
 	}
-	if s := f.Sessions("b-1"); len(s) != 2 || s[0].Resolved != x.String() {
+	if s := f.Sessions("b-1"); len(s) != 2 || string(s[0].Resolved) != x.String() {
 		t.Errorf("Sessions = %+v, want two", s)
 	}
 }

@@ -61,8 +61,8 @@ type session struct {
 	cancel  context.CancelFunc // ends the link's set-up
 
 	// Router.mu guards the rest.
-	link    Link             // nil until there is one
-	carried *relay.Session   // nil until the relay has both connections
+	link    Link             // nil until the relay has it
+	carried *relay.Session   // by the relay; nil before
 	why     ohrouter.Outcome // why it was cut; "" while nobody has
 }
 
@@ -71,24 +71,40 @@ func (s *session) run(ctx context.Context) {
 	r := s.binding.router
 	l, err := s.getLink(ctx)
 	s.cancel()
+	if err == nil && !s.carry(l) {
+		l.Close()
+		err = context.Canceled
+	}
 	if err != nil {
 		socket.Abort(s.conn)
 		s.finish(s.failed(err), err)
-		return
 	}
-	r.metrics.setup.Observe(time.Since(s.start).Seconds())
-	r.wg.Add(1) // run's own count keeps Wait from seeing none
-	r.mu.Lock() // done needs it: s.carried is set before
+}
+
+// carry hands the connections to the relay, which is to end the session. It
+// tells whether it did: not when the session was cut while it had no link.
+func (s *session) carry(l Link) bool {
+	r := s.binding.router
+	r.mu.Lock() // for Start, too: a cut comes before it, or finds what it has started
 	defer r.mu.Unlock()
+	if s.why != "" {
+		return false
+	}
+	now := time.Now().UTC()
+	r.metrics.setup.Observe(now.Sub(s.start).Seconds())
+	s.binding.usage.LastOK = now
+	s.link = l
+	r.wg.Add(1) // run's own count keeps Wait from seeing none
 	s.carried = r.cfg.Relay.Start(s.conn, l.Conn(), &s.live, func(end relay.End) {
 		defer r.wg.Done()
 		l.Close()
 		s.finish(s.outcomeOf(end, l), end.Err)
 	})
+	return true
 }
 
 // getLink returns the link that is parked for the binding's first client, or a
-// fresh one. A cut that came meanwhile has closed it.
+// fresh one.
 func (s *session) getLink(ctx context.Context) (Link, error) {
 	r := s.binding.router
 	r.mu.Lock()
@@ -97,17 +113,10 @@ func (s *session) getLink(ctx context.Context) (Link, error) {
 	l := r.adopt(p)
 	if l == nil {
 		var err error
-		l, err = r.cfg.Linker.Link(ctx, Want{Session: s.id, Target: spec.Target, Proxy: spec.Proxy, Pinned: spec.Pinned})
+		l, err = r.cfg.Linker.Link(ctx, Want{Session: s.id, Target: spec.Target, Proxy: string(spec.Proxy), Pinned: spec.Pinned})
 		if err != nil {
 			return nil, err
 		}
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	s.link = l
-	s.binding.usage.LastOK = time.Now().UTC()
-	if s.why != "" {
-		socket.Abort(l.Conn())
 	}
 	return l, nil
 }
@@ -126,20 +135,16 @@ func (r *Router) adopt(p *parkedLink) Link {
 func (s *session) cut(why ohrouter.Outcome) {
 	r := s.binding.router
 	r.mu.Lock()
+	defer r.mu.Unlock()
 	if s.why == "" {
 		s.why = why
 	}
-	l, carried := s.link, s.carried
-	r.mu.Unlock()
-	if carried != nil {
-		carried.Cut()
+	if s.carried != nil {
+		s.carried.Cut()
 		return
 	}
 	s.cancel()
 	socket.Abort(s.conn)
-	if l != nil {
-		socket.Abort(l.Conn())
-	}
 }
 
 // failed takes note of why there is no link and returns it as the outcome.
@@ -160,7 +165,7 @@ func (s *session) finish(outcome ohrouter.Outcome, err error) {
 	up, down := s.live.AB.Load(), s.live.BA.Load()
 	r.mu.Lock()
 	if s.why != "" {
-		outcome = s.why
+		outcome, err = s.why, nil // that it was cut says all
 	}
 	u := &b.usage
 	u.SessionsTotal++
@@ -189,8 +194,6 @@ func (s *session) log(spec ohrouter.Binding, outcome ohrouter.Outcome, err error
 		level, message = slog.LevelWarn, "session not set up"
 	case outcome == ohrouter.ClientClosed || outcome == ohrouter.TargetClosed:
 		level = slog.LevelDebug
-	case s.why != "":
-		err = nil // that it was cut says all
 	}
 	log := s.binding.router.cfg.Log
 	if !log.Enabled(context.Background(), level) {
@@ -234,7 +237,7 @@ func (s *session) snapshot() ohrouter.Session {
 	}
 	if s.link != nil {
 		proxy, resolved := s.link.Peer()
-		o.Proxy, o.Resolved = proxy, resolved.String()
+		o.Proxy, o.Resolved = ohrouter.Optional(proxy), ohrouter.Optional(resolved.String())
 	}
 	return o
 }

@@ -36,7 +36,7 @@ func TestSessionIsListedAndCountedLive(t *testing.T) {
 	}
 	got := list[0]
 	want := ohrouter.Session{
-		ID: got.ID, BindingID: "b-1", Target: x.Target, Resolved: x.String(), Proxy: "near",
+		ID: got.ID, BindingID: "b-1", Target: x.Target, Resolved: ohrouter.Optional(x.String()), Proxy: "near",
 		Client: client.LocalAddr().(*net.TCPAddr).AddrPort(), StartedAt: got.StartedAt, BytesUp: 5, BytesDown: 2,
 	}
 	if got != want {
@@ -230,6 +230,33 @@ func TestLinkThatComesAfterTheKill(t *testing.T) {
 	wantReset(t, "client", client)
 	wantReset(t, "target", x.next(t))
 	f.wantOutcome(ohrouter.Killed)
+	if u := f.Usage("b-1"); !u.LastOK.IsZero() || u.LastError != nil {
+		t.Errorf("Usage = %+v, want neither success nor failure", u)
+	}
+}
+
+func TestCutDoesNotWaitForATargetThatDoesNotRead(t *testing.T) {
+	f, x := start(t, 64, &direct{}), newTarget(t)
+	client := connect(t, f.open(ohrouter.Binding{ID: "b-1", Target: x.Target}))
+	server := x.next(t)
+	var writing sync.WaitGroup
+	writing.Go(func() { client.Write(make([]byte, 64<<20)) })
+	var before uint64
+	until(t, "nothing flows any more", func() bool {
+		info, _ := socket.Stat(client)
+		now := f.Usage("b-1").BytesUp
+		stuck := info.Unsent > 0 && now == before
+		before = now
+		return stuck
+	})
+	begin := time.Now()
+	f.Close(ended(), "b-1")
+	if d := time.Since(begin); d > 5*time.Second {
+		t.Errorf("Close took %v to cut the session", d)
+	}
+	wantReset(t, "client", client)
+	wantReset(t, "target", server)
+	writing.Wait()
 }
 
 func TestCountersAreExact(t *testing.T) {
