@@ -61,14 +61,13 @@ type session struct {
 	cancel  context.CancelFunc // ends the link's set-up
 
 	// Router.mu guards the rest.
-	link    Link             // nil until the relay has it
-	carried *relay.Session   // by the relay; nil before
+	link    Link             // nil until the relay has its connection
+	carried *relay.Session   // nil until then
 	why     ohrouter.Outcome // why it was cut; "" while nobody has
 }
 
 // run gets the session a link and hands both connections to the relay.
 func (s *session) run(ctx context.Context) {
-	r := s.binding.router
 	l, err := s.getLink(ctx)
 	s.cancel()
 	if err == nil && !s.carry(l) {
@@ -110,15 +109,10 @@ func (s *session) getLink(ctx context.Context) (Link, error) {
 	r.mu.Lock()
 	spec, p := s.binding.spec, r.parked.take(s.binding.spec.ID)
 	r.mu.Unlock()
-	l := r.adopt(p)
-	if l == nil {
-		var err error
-		l, err = r.cfg.Linker.Link(ctx, Want{Session: s.id, Target: spec.Target, Proxy: string(spec.Proxy), Pinned: spec.Pinned})
-		if err != nil {
-			return nil, err
-		}
+	if l := r.adopt(p); l != nil {
+		return l, nil
 	}
-	return l, nil
+	return r.cfg.Linker.Link(ctx, Want{Session: s.id, Target: spec.Target, Proxy: string(spec.Proxy), Pinned: spec.Pinned})
 }
 
 // adopt makes a parked link the client's, if there is one and it still stands.
