@@ -3,6 +3,7 @@ package router_test
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"sync"
 	"syscall"
@@ -126,7 +127,13 @@ func TestCloseIdleAgainstAClient(t *testing.T) {
 			say(t, conn, x.next(t), "goes on")
 			f.Close(ended(), "b-1")
 		case conn != nil:
-			wantReset(t, "client", conn)
+			// Linux may forget a connection whose listener closes meanwhile: the
+			// client hears of it when it says something.
+			_, werr := conn.Write([]byte("x"))
+			_, rerr := io.Copy(io.Discard, conn)
+			if !errors.Is(errors.Join(werr, rerr), syscall.ECONNRESET) {
+				t.Errorf("client that was too late writes and reads %v, %v, want a reset", werr, rerr)
+			}
 		}
 		if conn != nil {
 			conn.Close()
