@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -182,6 +183,11 @@ func TestDrain(t *testing.T) {
 
 func TestShutdownCuts(t *testing.T) {
 	f, x := start(t, patient, "127.0.0.1:*"), listen(t, "127.0.0.1", 0)
+	mute, err := net.Dial("tcp", f.addr) // is in its handshake
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer mute.Close()
 	l, server := f.link(x, false)
 	asked := make(chan struct{})
 	f.names.resolve = func(ctx context.Context, _ string) ([]netip.Addr, error) {
@@ -195,8 +201,12 @@ func TestShutdownCuts(t *testing.T) {
 		underWay <- err
 	}()
 	<-asked
+	begin := time.Now()
 	f.Shutdown(ended())
 	f.Shutdown(ended()) // once more is no harm
+	if d := time.Since(begin); d > link.Timeout/2 {
+		t.Errorf("Shutdown took %v to cut", d)
+	}
 	wantReset(t, "router", l.Conn())
 	wantReset(t, "target", server)
 	if err := <-underWay; err == nil {
