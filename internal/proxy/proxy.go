@@ -199,7 +199,9 @@ func (s *session) carry(target *net.TCPConn) bool {
 		err = errHungUp
 	}
 	if err != nil {
-		socket.Orderly(target) // no client came: nothing was cut
+		if s.req.Parked {
+			socket.Orderly(target) // no client came: nothing was cut
+		}
 		_ = target.Close()
 		s.log().Debug("link given up before it was acknowledged", "err", err)
 		return false
