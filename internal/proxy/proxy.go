@@ -110,7 +110,7 @@ func (p *Proxy) Serve(ln *net.TCPListener) error {
 		case errors.Is(err, net.ErrClosed):
 			return fmt.Errorf("accept links on %v: %w", ln.Addr(), err)
 		case err != nil:
-			backoff.Failed(p.ctx, "links not accepted for a moment", err)
+			backoff.Failed(p.ctx, "links", err)
 			continue
 		}
 		backoff.Succeeded()

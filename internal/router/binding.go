@@ -131,7 +131,7 @@ func (b *binding) accept(ctx context.Context) {
 		case errors.Is(err, net.ErrClosed):
 			return
 		case err != nil:
-			backoff.Failed(ctx, "client connections not accepted for a moment", err)
+			backoff.Failed(ctx, "clients", err)
 			continue
 		}
 		backoff.Succeeded()

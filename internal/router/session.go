@@ -182,10 +182,10 @@ func (s *session) finish(outcome ohrouter.Outcome, err error) {
 // log writes one record of the session. What went as it should is for those
 // who look for it.
 func (s *session) log(spec ohrouter.Binding, outcome ohrouter.Outcome, err error) {
-	level, message := slog.LevelInfo, "session closed"
+	level := slog.LevelInfo
 	switch {
 	case ohrouter.Code(outcome).Known():
-		level, message = slog.LevelWarn, "session not set up"
+		level = slog.LevelWarn
 	case outcome == ohrouter.ClientClosed || outcome == ohrouter.TargetClosed:
 		level = slog.LevelDebug
 	}
@@ -199,7 +199,11 @@ func (s *session) log(spec ohrouter.Binding, outcome ohrouter.Outcome, err error
 	if err != nil {
 		log = log.With("err", err)
 	}
-	log.Log(context.Background(), level, message)
+	if level == slog.LevelWarn {
+		log.Warn("session not set up")
+		return
+	}
+	log.Log(context.Background(), level, "session closed")
 }
 
 // outcomeOf names how the relay between the client and a link ended. A proxy

@@ -18,10 +18,10 @@ type Backoff struct {
 }
 
 // Failed logs the first failure in a row and waits, 5 ms first and up to 1 s,
-// or until ctx ends.
-func (b *Backoff) Failed(ctx context.Context, message string, err error) {
+// or until ctx ends. It is told what is not accepted.
+func (b *Backoff) Failed(ctx context.Context, what string, err error) {
 	if b.pause == 0 {
-		b.Log.Warn(message, "err", err)
+		b.Log.Warn("connections not accepted for a moment", "what", what, "err", err)
 	}
 	b.pause = min(max(2*b.pause, 5*time.Millisecond), time.Second)
 	timer := time.NewTimer(b.pause)
@@ -36,7 +36,7 @@ func (b *Backoff) Failed(ctx context.Context, message string, err error) {
 func (b *Backoff) Succeeded() {
 	if b.pause > 0 {
 		b.pause = 0
-		b.Log.Info("accepting again")
+		b.Log.Info("connections accepted again")
 	}
 }
 

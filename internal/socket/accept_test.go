@@ -23,7 +23,7 @@ func TestBackoff(t *testing.T) {
 		fails := func(want time.Duration) {
 			t.Helper()
 			begin := time.Now()
-			b.Failed(t.Context(), "not accepted", syscall.EMFILE)
+			b.Failed(t.Context(), "clients", syscall.EMFILE)
 			if d := time.Since(begin); d != want {
 				t.Errorf("Failed waits for %v, want %v", d, want)
 			}
@@ -49,7 +49,7 @@ func TestBackoff(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
 		begin := time.Now()
-		b.Failed(ctx, "not accepted", syscall.EMFILE)
+		b.Failed(ctx, "clients", syscall.EMFILE)
 		if d := time.Since(begin); d != 0 {
 			t.Errorf("Failed waits for %v after its context has ended", d)
 		}
