@@ -15,14 +15,18 @@ type ends struct {
 	client, target *net.TCPConn
 }
 
-// open maps a target of its own and opens a session.
+// open maps a target of its own and opens a session, through which both ends
+// have heard of each other.
 func open(t testing.TB, s *stack) ends {
 	t.Helper()
 	tg := manual(t)
 	b := s.bind(t, tg.addr)
 	client := connect(t, b.Address)
 	e := ends{client, tg.accept(t)}
-	s.awaitEstablished(t, b.ID)
+	err := errors.Join(send(client, 0, 1), receive(e.target, 0, 1), send(e.target, 0, 1), receive(client, 0, 1))
+	if err != nil {
+		t.Fatalf("first bytes of a session: %v", err)
+	}
 	return e
 }
 
@@ -222,7 +226,7 @@ func TestOutcomes(t *testing.T) {
 }
 
 // drain reads to the end.
-func drain(c net.Conn) {
+func drain(c *net.TCPConn) {
 	for b := make([]byte, 4096); ; {
 		if _, err := c.Read(b); err != nil {
 			return

@@ -12,7 +12,8 @@ import (
 // flags are what a test adds to the command lines of a stack.
 type flags struct {
 	router, proxy []string
-	ports         int // size of the range; 0 is 8
+	ports         int      // size of the range; 0 is 8
+	proxies       []string // what the router dials in place of a proxy of the stack's own
 }
 
 // stack is a router and the proxy it dials, each a process of its own.
@@ -40,10 +41,16 @@ func start(t testing.TB, f flags) *stack {
 		"--listen", s.link, "--metrics", s.metrics, "--allow", "127.0.0.0/8:*", "--drain-timeout", "3s",
 	}, f.proxy...)
 	s.routerFlags = append([]string{
-		"--listen", loopback(first), "--proxy", s.link, "--state", "none", "--drain-timeout", "3s",
+		"--listen", loopback(first), "--state", "none", "--drain-timeout", "3s",
 		"--ports", fmt.Sprintf("%d-%d", s.low, s.high),
 	}, f.router...)
-	s.startProxy(t)
+	for _, proxy := range f.proxies {
+		s.routerFlags = append(s.routerFlags, "--proxy", proxy)
+	}
+	if f.proxies == nil {
+		s.routerFlags = append(s.routerFlags, "--proxy", s.link)
+		s.startProxy(t)
+	}
 	s.startRouter(t)
 	return s
 }
