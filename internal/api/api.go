@@ -15,6 +15,7 @@ import (
 	"net/http"
 	"net/netip"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -79,6 +80,7 @@ func New(cfg Config) (http.Handler, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
+	matchCase()
 	a := &api{cfg}
 	mux := http.NewServeMux()
 	h := humago.New(mux, humaConfig())
@@ -96,6 +98,10 @@ func New(cfg Config) (http.Handler, error) {
 	}
 	return a.wrap(mux), nil
 }
+
+// matchCase makes the library tell "Target" from "target", for which it has a
+// switch for the whole process only.
+var matchCase = sync.OnceFunc(func() { huma.ValidateStrictCasing = true })
 
 // wrap puts around the calls what they have in common, outermost last. Checks
 // of who calls belong between known and bounded, behind the limits.

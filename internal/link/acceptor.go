@@ -42,6 +42,10 @@ type Request struct {
 	acceptor *Acceptor
 	conn     net.Conn
 	tracker  *tracker
+
+	mu       sync.Mutex // guards what follows; held while the answer is sent
+	answered bool
+	hungUp   bool
 }
 
 // Accept reads a ConnectCommand from conn and, unless the link is to be
@@ -119,7 +123,7 @@ func (r *Request) accept(ctx context.Context, resolved netip.AddrPort) error {
 		r.tracker.move(parked)
 	}
 	err := within(ctx, r.conn, ackTimeout, Timeout, func() error {
-		if err := r.respond(connectResponse{Resolved: resolved.String()}); err != nil || !r.Parked {
+		if err := r.answer(resolved); err != nil || !r.Parked {
 			return err
 		}
 		return r.readAck()
@@ -135,6 +139,41 @@ func (r *Request) accept(ctx context.Context, resolved netip.AddrPort) error {
 	return err
 }
 
+// answer sends that the target is connected and, when that has hung up since,
+// the end of the link behind it.
+func (r *Request) answer(resolved netip.AddrPort) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err := r.respond(connectResponse{Resolved: resolved.String()}); err != nil {
+		return err
+	}
+	r.answered = true
+	if r.hungUp {
+		r.finish()
+	}
+	return nil
+}
+
+// HangUp tells the router that the target of a parked link has hung up, so that
+// no client gets the link. The answer that the target was connected still
+// comes first.
+func (r *Request) HangUp() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.hungUp = true
+	if r.answered {
+		r.finish()
+	}
+}
+
+// finish ends the sending side of the link in order.
+func (r *Request) finish() {
+	socket.Orderly(r.conn)
+	if c, ok := r.conn.(interface{ CloseWrite() error }); ok {
+		_ = c.CloseWrite() // fails only on a connection that has ended
+	}
+}
+
 // Reject answers why there is no session and closes the connection. The error
 // is that of sending the answer.
 func (r *Request) Reject(code ohrouter.Code, message string) error {
@@ -147,10 +186,8 @@ func (r *Request) Reject(code ohrouter.Code, message string) error {
 	}
 	// A reset would overtake the answer, and a close that leaves payload unread
 	// is one: the router is to close first.
-	socket.Orderly(r.conn)
-	if c, ok := r.conn.(interface{ CloseWrite() error }); ok && c.CloseWrite() == nil {
-		_, _ = io.CopyN(io.Discard, r.conn, maxUnread) // any end will do
-	}
+	r.finish()
+	_, _ = io.CopyN(io.Discard, r.conn, maxUnread) // any end will do
 	return nil
 }
 

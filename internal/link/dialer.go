@@ -55,7 +55,7 @@ type Want struct {
 	Session string          // names the session in both logs; at most 64 bytes
 	Target  ohrouter.Target // canonical
 	Proxy   string          // the proxy to use; "" any that serves the target
-	Pinned  bool            // no other proxy will do, not even while Proxy drains
+	Pinned  bool            // no other proxy will do, not even while Proxy drains or is down
 	Park    bool            // Ack comes later: until then no byte may be sent
 }
 
@@ -126,14 +126,14 @@ func (d *Dialer) names() string {
 	return strings.Join(names, ", ")
 }
 
-// elsewhere tells whether another proxy may serve what one did not. What is
-// bound to a proxy stays with it, unless that drains: the same name may be
-// another machine in another network.
+// elsewhere tells whether another proxy may serve what one did not. What the
+// proxy that a binding is bound to says of the target holds: the same name may
+// be another machine in another network.
 func elsewhere(err error, bound bool) bool {
 	switch ohrouter.CodeOf(err) {
-	case ohrouter.Draining:
+	case ohrouter.Draining, ohrouter.ProxyUnreachable:
 		return true
-	case ohrouter.ProxyUnreachable, ohrouter.TargetDenied, ohrouter.TargetUnresolved:
+	case ohrouter.TargetDenied, ohrouter.TargetUnresolved:
 		return !bound
 	}
 	return false

@@ -190,12 +190,12 @@ func (s *session) carry(target *net.TCPConn) bool {
 	p.mu.Unlock()
 	ctx, stopWatching := p.ctx, func() {}
 	if s.req.Parked {
-		ctx, stopWatching = p.taking, whenHungUp(target, s.req.Close)
+		ctx, stopWatching = p.taking, whenHungUp(target, s.req.HangUp)
 	}
 	conn, err := s.req.Accept(ctx, target.RemoteAddr().(*net.TCPAddr).AddrPort())
 	stopWatching()
 	if info, ok := socket.Stat(target); err == nil && s.req.Parked && ok && !info.Established {
-		s.req.Close() // nothing was forwarded: the router gets its client a fresh link
+		s.req.HangUp() // nothing was forwarded: the router gets its client a fresh link
 		err = errHungUp
 	}
 	if err != nil {

@@ -205,16 +205,14 @@ func (s *session) hiddenLoss(side Side) error {
 	if err := socket.TakeError(tcp); err != nil {
 		return err
 	}
+	// Looked at first: once the side has its FIN, both ends may close in peace.
+	info, ok := socket.Stat(tcp)
 	s.mu.Lock()
-	lost, finished := s.lost[side], s.finished[side]
-	s.mu.Unlock()
-	if lost != nil || finished {
-		return lost // both ends of a finished connection close in peace
-	}
-	if info, ok := socket.Stat(tcp); ok && info.Closed {
+	defer s.mu.Unlock()
+	if s.lost[side] == nil && !s.finished[side] && ok && info.Closed {
 		return errReset
 	}
-	return nil
+	return s.lost[side]
 }
 
 var errReset error = syscall.ECONNRESET
