@@ -299,16 +299,13 @@ func TestBadHTTP(t *testing.T) {
 // A client that sends its header or body slowly, or never, is not waited for.
 func TestSlowloris(t *testing.T) {
 	t.Parallel()
-	s := start(t, flags{})
-	done := make(chan struct{}, 2)
-	go func() {
-		raw(t, s, 40*time.Second, "GET /v1/bindings HTTP/1.1\r\nHost: a\r\nX: ")
-		done <- struct{}{}
-	}()
-	go func() {
-		raw(t, s, 40*time.Second, "POST /v1/bindings HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{")
-		done <- struct{}{}
-	}()
-	<-done
-	<-done
+	for name, sent := range map[string]string{
+		"header": "GET /v1/bindings HTTP/1.1\r\nHost: a\r\nX: ",
+		"body":   "POST /v1/bindings HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			raw(t, start(t, flags{}), 40*time.Second, sent)
+		})
+	}
 }

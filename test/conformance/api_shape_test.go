@@ -113,7 +113,7 @@ func TestShapes(t *testing.T) {
 	wantKinds(t, "proxies", proxies, kinds{"proxies": "array"})
 
 	failing := s.bind(t, closedPort(t), fields{"check": false})
-	wantResetAt(t, "127.0.0.1", failing.Address)
+	wantResetAt(t, failing.Address)
 	awaitMetric(t, s.api, outcome("target_refused"), "1")
 	failed := decode[map[string]any](t, s.call(t, http.MethodGet, "/v1/bindings/"+failing.ID, nil))
 	wantKinds(t, "binding without a check", failed, bindingKinds)

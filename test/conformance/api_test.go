@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"strings"
 	"testing"
@@ -60,23 +61,40 @@ func request(method, url, contentType string, body io.Reader) (answer, error) {
 // fields is a JSON object.
 type fields map[string]any
 
-// call makes one call of the router's API; a nil body is none.
+// ask makes one call of the router's API; a nil body is none.
+func (s *stack) ask(method, path string, body fields) (answer, error) {
+	if body == nil {
+		return request(method, s.api+path, "", nil)
+	}
+	b, err := json.Marshal(body)
+	if err != nil {
+		return answer{}, err
+	}
+	return request(method, s.api+path, "application/json", bytes.NewReader(b))
+}
+
+// call is ask for the test's own goroutine: a call without an answer ends the test.
 func (s *stack) call(t testing.TB, method, path string, body fields) answer {
 	t.Helper()
-	var reader io.Reader
-	contentType := ""
-	if body != nil {
-		b, err := json.Marshal(body)
-		if err != nil {
-			t.Fatal(err)
-		}
-		reader, contentType = bytes.NewReader(b), "application/json"
-	}
-	a, err := request(method, s.api+path, contentType, reader)
+	a, err := s.ask(method, path, body)
 	if err != nil {
 		t.Fatalf("%s %s: %v", method, path, err)
 	}
 	return a
+}
+
+// bindLater binds a target in the background. A call without an answer gives
+// one with status 0.
+func (s *stack) bindLater(target string) <-chan answer {
+	answers := make(chan answer, 1)
+	go func() {
+		a, err := s.ask(http.MethodPost, "/v1/bindings", fields{"target": target})
+		if err != nil {
+			a = answer{body: []byte(err.Error())}
+		}
+		answers <- a
+	}()
+	return answers
 }
 
 // want makes one call and fails the test unless it has the status and, for a
@@ -143,9 +161,7 @@ func (s *stack) bind(t testing.TB, target string, extra ...fields) binding {
 	t.Helper()
 	body := fields{"target": target}
 	for _, e := range extra {
-		for k, v := range e {
-			body[k] = v
-		}
+		maps.Copy(body, e)
 	}
 	a := s.call(t, http.MethodPost, "/v1/bindings", body)
 	if a.status != http.StatusCreated && a.status != http.StatusOK {

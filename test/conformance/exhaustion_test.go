@@ -33,8 +33,7 @@ func crowd(t testing.TB, from, addr string, n int) (conns []net.Conn) {
 		turns <- struct{}{}
 		wg.Go(func() {
 			defer func() { <-turns }()
-			d := net.Dialer{Timeout: time.Second, LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}
-			if c, err := d.Dial("tcp", addr); err == nil {
+			if c, err := dial(from, addr); err == nil {
 				mu.Lock()
 				conns = append(conns, c)
 				mu.Unlock()
@@ -81,7 +80,7 @@ func TestRouterOutOfDescriptors(t *testing.T) {
 	for range 3 {
 		early := connect(t, b.Address)
 		wantEcho(t, early)
-		conns := crowd(t, "127.0.0.1", b.Address, 500)
+		conns := crowd(t, "", b.Address, 500)
 		wantResponsive(t, s.api+"/livez", s.api+"/readyz", s.api+"/v1/bindings", s.api+"/v1/sessions", s.api+"/metrics")
 		wantEcho(t, early)
 		leave(conns)
@@ -102,7 +101,7 @@ func TestProxyOutOfDescriptors(t *testing.T) {
 	for range 3 {
 		early := connect(t, b.Address)
 		wantEcho(t, early)
-		conns := crowd(t, "127.0.0.1", b.Address, 500)
+		conns := crowd(t, "", b.Address, 500)
 		wantResponsive(t, "http://"+s.metrics+"/livez", "http://"+s.metrics+"/metrics", s.api+"/v1/bindings")
 		wantEcho(t, early)
 		leave(conns)
@@ -122,7 +121,7 @@ func TestAPICrowdLeavesSessionsAlone(t *testing.T) {
 	s.router = launch(t, "router with few descriptors", limited(t, 128, "router", s.routerFlags))
 	s.router.awaitReady(t, s.api)
 	b := s.bind(t, serve(t, echo).addr)
-	conns := crowd(t, "127.0.0.1", s.api[len("http://"):], 400)
+	conns := crowd(t, "", s.api[len("http://"):], 400)
 	for i := range 10 {
 		if err := shortSession(b.Address); err != nil {
 			t.Errorf("session %d beside a crowd at the API: %v", i, err)
@@ -144,7 +143,7 @@ func TestNobodyIsCutCleanly(t *testing.T) {
 		_, _ = c.Write([]byte("hello"))
 		drain(c)
 	}).addr)
-	conns := crowd(t, "127.0.0.1", b.Address, 300)
+	conns := crowd(t, "", b.Address, 300)
 	for i, c := range conns {
 		_ = c.SetReadDeadline(time.Now().Add(20 * time.Millisecond))
 		n, err := c.Read(make([]byte, 10))

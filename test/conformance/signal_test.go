@@ -55,7 +55,7 @@ func TestProxyDrains(t *testing.T) {
 		t.Error(err)
 	}
 	s.want(t, 503, "no_proxy", http.MethodPost, "/v1/bindings", fields{"target": serve(t, echo).addr})
-	wantResetAt(t, "127.0.0.1", b.Address)
+	wantResetAt(t, b.Address)
 	awaitMetric(t, s.api, outcome("no_proxy"), "1")
 	wantEcho(t, c)
 	c.CloseWrite()

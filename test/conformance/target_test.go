@@ -103,20 +103,32 @@ func echo(c *net.TCPConn) {
 // connect opens a connection that is closed at the test's end at the latest.
 func connect(t testing.TB, addr string) *net.TCPConn {
 	t.Helper()
-	return connectFrom(t, "127.0.0.1", addr)
+	return connectFrom(t, "", addr)
+}
+
+// dial connects to addr from another address of this machine, or from any if it
+// is "".
+func dial(from, addr string) (*net.TCPConn, error) {
+	d := net.Dialer{Timeout: soon}
+	if from != "" {
+		d.LocalAddr = &net.TCPAddr{IP: net.ParseIP(from)}
+	}
+	c, err := d.Dial("tcp", addr)
+	if err != nil {
+		return nil, err
+	}
+	return c.(*net.TCPConn), c.SetDeadline(time.Now().Add(time.Minute))
 }
 
 // connectFrom is connect with another address of this machine.
 func connectFrom(t testing.TB, from, addr string) *net.TCPConn {
 	t.Helper()
-	d := net.Dialer{Timeout: soon, LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}
-	c, err := d.Dial("tcp", addr)
+	c, err := dial(from, addr)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { c.Close() })
-	_ = c.SetDeadline(time.Now().Add(time.Minute))
-	return c.(*net.TCPConn)
+	return c
 }
 
 // wantRefused fails the test unless nobody listens at addr.
@@ -152,10 +164,9 @@ func wantReset(t testing.TB, c net.Conn, who string, n int64) {
 
 // wantResetAt fails the test unless a client of addr is reset before it gets
 // anything, as early as while it connects.
-func wantResetAt(t testing.TB, from, addr string) {
+func wantResetAt(t testing.TB, addr string) {
 	t.Helper()
-	d := net.Dialer{Timeout: soon, LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}
-	c, err := d.Dial("tcp", addr)
+	c, err := dial("", addr)
 	if errors.Is(err, syscall.ECONNRESET) {
 		return
 	}
@@ -163,7 +174,6 @@ func wantResetAt(t testing.TB, from, addr string) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	_ = c.SetDeadline(time.Now().Add(2 * soon))
 	wantReset(t, c, "client", 0)
 }
 
