@@ -19,6 +19,7 @@ import (
 const (
 	Timeout      = 5 * time.Second  // for every step that needs nobody else
 	ackTimeout   = 60 * time.Second // for the AckCommand of a parked link
+	ackUnderWay  = time.Second      // for one that crosses the target's hanging up
 	maxPerSource = 1024             // parked links of one address
 	maxUnread    = 1 << 20          // payload behind a handshake that is refused
 )
@@ -129,6 +130,9 @@ func (r *Request) accept(ctx context.Context, resolved netip.AddrPort) error {
 		return r.readAck()
 	})
 	switch {
+	case err == nil && r.isHungUp():
+		socket.Abort(r.conn) // bytes of the target may be lost: this is no clean end
+		return errors.New("the target hung up before the AckCommand came")
 	case err == nil:
 		r.tracker.move(active)
 	case ctx.Err() != nil:
@@ -149,7 +153,7 @@ func (r *Request) answer(resolved netip.AddrPort) error {
 	}
 	r.answered = true
 	if r.hungUp {
-		r.finish()
+		r.giveUp()
 	}
 	return nil
 }
@@ -162,8 +166,21 @@ func (r *Request) HangUp() {
 	defer r.mu.Unlock()
 	r.hungUp = true
 	if r.answered {
-		r.finish()
+		r.giveUp()
 	}
+}
+
+func (r *Request) isHungUp() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.hungUp
+}
+
+// giveUp ends the link's sending side and waits only for an AckCommand that is
+// under way.
+func (r *Request) giveUp() {
+	r.finish()
+	_ = r.conn.SetReadDeadline(time.Now().Add(ackUnderWay)) // fails only on a closed connection
 }
 
 // finish ends the sending side of the link in order.

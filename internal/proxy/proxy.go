@@ -194,10 +194,6 @@ func (s *session) carry(target *net.TCPConn) bool {
 	}
 	conn, err := s.req.Accept(ctx, target.RemoteAddr().(*net.TCPAddr).AddrPort())
 	stopWatching()
-	if info, ok := socket.Stat(target); err == nil && s.req.Parked && ok && !info.Established {
-		s.req.HangUp() // nothing was forwarded: the router gets its client a fresh link
-		err = errHungUp
-	}
 	if err != nil {
 		if s.req.Parked {
 			socket.Orderly(target) // no client came: nothing was cut
@@ -211,12 +207,14 @@ func (s *session) carry(target *net.TCPConn) bool {
 	p.mu.Lock() // Shutdown looks for s.carried
 	defer p.mu.Unlock()
 	s.carried = p.cfg.Relay.Start(conn, target, live, func(end relay.End) {
-		defer p.wg.Done()
 		if p.cfg.Log.Enabled(context.Background(), slog.LevelDebug) {
-			s.log().Debug("session ended", "up", live.AB.Load(), "down", live.BA.Load(),
-				"duration", time.Since(start), "by_target", end.Side == relay.B, "err", end.Err)
+			p.wg.Go(func() { // a log may be slow, and this is where other sessions are carried
+				s.log().Debug("session ended", "up", live.AB.Load(), "down", live.BA.Load(),
+					"duration", time.Since(start), "by_target", end.Side == relay.B, "err", end.Err)
+			})
 		}
 		s.end()
+		p.wg.Done()
 	})
 	return true
 }
@@ -241,8 +239,6 @@ func (s *session) cut() {
 		socket.Abort(s.target)
 	}
 }
-
-var errHungUp = errors.New("the target hung up before a client came")
 
 // whenHungUp calls hungUp when the peer of c closes or resets it, until stop is
 // called. It does not read.

@@ -13,7 +13,7 @@ import (
 type Engine struct {
 	loops loops
 
-	wg     sync.WaitGroup // a goroutine for each session that ends or runs Pipe, and the loops
+	wg     sync.WaitGroup // the loops, and a goroutine for each session that runs Pipe
 	mu     sync.Mutex     // guards closed
 	closed bool
 }
@@ -36,10 +36,11 @@ type Session struct {
 func (s *Session) Cut() { s.cut() }
 
 // Start carries bytes between a and b as [Pipe] promises, and returns at once;
-// a and b are the engine's from here on. done is called in a goroutine of its
-// own when the session has ended.
+// a and b are the engine's from here on. done is called when the session has
+// ended, just before its descriptors are closed, where other sessions are
+// carried: it must not wait for anything.
 func (e *Engine) Start(a, b net.Conn, live *Counters, done func(End)) *Session {
-	if s := e.loops.carry(a, b, live, func(end End) { e.wg.Go(func() { done(end) }) }); s != nil {
+	if s := e.loops.carry(a, b, live, done); s != nil {
 		return s
 	}
 	e.wg.Go(func() { done(Pipe(a, b, live)) })

@@ -318,7 +318,8 @@ func (p *pair) close() {
 	p.finish()
 }
 
-// finish closes the descriptors and reports the end.
+// finish reports the end and closes the descriptors, in this order: who sees
+// the end of a connection finds it accounted for.
 func (p *pair) finish() {
 	p.over = true
 	delete(p.loop.losing, p)
@@ -331,6 +332,6 @@ func (p *pair) finish() {
 		e.held, e.rest = 0, nil
 		e.release()
 	}
-	p.loop.remove(p)
 	p.done(*p.end)
+	p.loop.remove(p)
 }

@@ -94,12 +94,25 @@ func (s *session) carry(l Link) bool {
 	s.binding.usage.LastOK = now
 	s.link = l
 	r.wg.Add(1) // run's own count keeps Wait from seeing none
-	s.carried = r.cfg.Relay.Start(s.conn, l.Conn(), &s.live, func(end relay.End) {
-		defer r.wg.Done()
-		l.Close()
-		s.finish(s.outcomeOf(end, l), end.Err)
-	})
+	s.carried = r.cfg.Relay.Start(s.conn, l.Conn(), &s.live, func(end relay.End) { s.ended(end, l) })
 	return true
+}
+
+// ended accounts for a session that the relay has ended. It runs where other
+// sessions are carried: what may wait gets a goroutine.
+func (s *session) ended(end relay.End, l Link) {
+	r := s.binding.router
+	l.Close()
+	outcome, known := outcomeOf(end)
+	if known {
+		s.finish(outcome, end.Err)
+		r.wg.Done()
+		return
+	}
+	go func() {
+		defer r.wg.Done()
+		s.finish(s.whoReset(l), end.Err)
+	}()
 }
 
 // getLink returns the link that is parked for the binding's first client, or a
@@ -176,24 +189,27 @@ func (s *session) finish(outcome ohrouter.Outcome, err error) {
 	}
 	r.mu.Unlock()
 	r.cfg.Descriptors.Release(2)
-	s.log(spec, outcome, err)
+	level := levelOf(outcome)
+	if r.cfg.Log.Enabled(context.Background(), level) {
+		r.wg.Go(func() { s.log(level, spec, outcome, err) }) // a log may be slow
+	}
 }
 
-// log writes one record of the session. What went as it should is for those
-// who look for it.
-func (s *session) log(spec ohrouter.Binding, outcome ohrouter.Outcome, err error) {
-	level := slog.LevelInfo
+// levelOf returns how much an outcome matters. What went as it should is for
+// those who look for it.
+func levelOf(outcome ohrouter.Outcome) slog.Level {
 	switch {
 	case ohrouter.Code(outcome).Known():
-		level = slog.LevelWarn
+		return slog.LevelWarn
 	case outcome == ohrouter.ClientClosed || outcome == ohrouter.TargetClosed:
-		level = slog.LevelDebug
+		return slog.LevelDebug
 	}
-	log := s.binding.router.cfg.Log
-	if !log.Enabled(context.Background(), level) {
-		return
-	}
-	log = log.With("session", s.id, "binding", spec.ID, "target", spec.Target.String(),
+	return slog.LevelInfo
+}
+
+// log writes one record of the session.
+func (s *session) log(level slog.Level, spec ohrouter.Binding, outcome ohrouter.Outcome, err error) {
+	log := s.binding.router.cfg.Log.With("session", s.id, "binding", spec.ID, "target", spec.Target.String(),
 		"client", s.client.String(), "outcome", string(outcome), "duration", time.Since(s.start),
 		"bytes_up", s.live.AB.Load(), "bytes_down", s.live.BA.Load())
 	if err != nil {
@@ -206,20 +222,26 @@ func (s *session) log(spec ohrouter.Binding, outcome ohrouter.Outcome, err error
 	log.Log(context.Background(), level, "session closed")
 }
 
-// outcomeOf names how the relay between the client and a link ended. A proxy
-// passes a target's reset on as one, and the kernel of a proxy that was killed
-// resets its links: a look at the proxy tells which it was.
-func (s *session) outcomeOf(end relay.End, l Link) ohrouter.Outcome {
+// outcomeOf names how the relay between the client and a link ended. It is not
+// known who reset a link.
+func outcomeOf(end relay.End) (outcome ohrouter.Outcome, known bool) {
 	switch {
 	case end.Err == nil && end.Side == relay.A:
-		return ohrouter.ClientClosed
+		return ohrouter.ClientClosed, true
 	case end.Err == nil:
-		return ohrouter.TargetClosed
+		return ohrouter.TargetClosed, true
 	case end.Side == relay.A:
-		return ohrouter.ClientReset
+		return ohrouter.ClientReset, true
 	case !errors.Is(end.Err, syscall.ECONNRESET) && !errors.Is(end.Err, syscall.EPIPE):
-		return ohrouter.LinkLost
+		return ohrouter.LinkLost, true
 	}
+	return "", false
+}
+
+// whoReset tells who reset a link. A proxy passes a target's reset on as one,
+// and the kernel of a proxy that was killed resets its links: a look at the
+// proxy tells which it was.
+func (s *session) whoReset(l Link) ohrouter.Outcome {
 	r := s.binding.router
 	if proxy, _ := l.Peer(); r.cfg.Linker.Up(r.ctx, proxy) {
 		return ohrouter.TargetReset
