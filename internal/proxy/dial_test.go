@@ -90,8 +90,7 @@ func TestEveryAddressIsTried(t *testing.T) {
 }
 
 func TestSilentAddressIsOvertaken(t *testing.T) {
-	f, x := start(t, patient, "127.0.0.0/8:*"), listen(t, "127.0.0.3", 0)
-	silent(t, "127.0.0.2", x.Port)
+	f, x := start(t, patient, "127.0.0.0/8:*"), besideSilent(t, "127.0.0.3")
 	f.names.resolve = is("127.0.0.2", "127.0.0.3")
 	begin := time.Now()
 	l, _ := f.link(x.named("db"), false)
@@ -104,8 +103,7 @@ func TestSilentAddressIsOvertaken(t *testing.T) {
 }
 
 func TestWhyATargetIsNotConnected(t *testing.T) {
-	x := listen(t, "127.0.0.9", 0)
-	silent(t, "127.0.0.2", x.Port)
+	x := besideSilent(t, "127.0.0.9")
 	for _, tt := range []struct {
 		name    string
 		host    string
@@ -147,8 +145,8 @@ func TestWhyATargetIsNotConnected(t *testing.T) {
 }
 
 // silent makes an address answer no connect: its queue of connections that
-// wait to be accepted is full.
-func silent(t testing.TB, ip string, port uint16) {
+// wait to be accepted is full. It tells whether the address was to be had: other programs use ports, too.
+func silent(t testing.TB, ip string, port uint16) bool {
 	t.Helper()
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -159,7 +157,9 @@ func silent(t testing.TB, ip string, port uint16) {
 	if err := errors.Join(
 		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1),
 		unix.Bind(fd, &unix.SockaddrInet4{Port: int(port), Addr: at.Addr().As4()}), unix.Listen(fd, 0),
-	); err != nil {
+	); errors.Is(err, unix.EADDRINUSE) {
+		return false
+	} else if err != nil {
 		t.Fatal(err)
 	}
 	c, err := net.Dial("tcp", at.String())
@@ -167,4 +167,15 @@ func silent(t testing.TB, ip string, port uint16) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { c.Close() })
+	return true
+}
+
+// besideSilent returns a target at ip whose port is silent at 127.0.0.2.
+func besideSilent(t testing.TB, ip string) *target {
+	t.Helper()
+	for {
+		if x := listen(t, ip, 0); silent(t, "127.0.0.2", x.Port) {
+			return x
+		}
+	}
 }
