@@ -57,6 +57,11 @@ type Want struct {
 	Proxy   string          // the proxy to use; "" any that serves the target
 	Pinned  bool            // no other proxy will do, not even while Proxy drains or is down
 	Park    bool            // Ack comes later: until then no byte may be sent
+	// Early is asked for payload that is there already, once the proxy is
+	// connected; it goes right behind the AckCommand. Every proxy that is tried
+	// asks again: what counts is what was given to the last. It may be nil, and
+	// is not asked for a link to park.
+	Early func() []byte
 }
 
 // Dial makes a link. Its error has the code that the proxy answered, or

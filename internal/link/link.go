@@ -27,6 +27,9 @@ func (l *Link) handshake(ctx context.Context, want Want) (answered bool, err err
 	b, err := frames.append(nil, typeConnect, connectCommand{Session: want.Session, Host: want.Target.Host, Port: want.Target.Port, Park: want.Park})
 	if err == nil && !want.Park {
 		b, err = frames.append(b, typeAck, ackCommand{})
+		if want.Early != nil {
+			b = append(b, want.Early()...)
+		}
 	}
 	if err != nil {
 		return false, err

@@ -97,6 +97,33 @@ func TestPayloadInTheSameSegment(t *testing.T) {
 	states.gone(t)
 }
 
+func TestEarlyPayload(t *testing.T) {
+	router, proxies := newStates(), newStates()
+	p := proxyAt(t, "dc1", proxies, echo)
+	asked := 0
+	early := func() []byte {
+		asked++
+		return []byte("SELECT 1")
+	}
+	d := NewDialer([]Proxy{p}, router.States)
+	for _, park := range []bool{false, true} {
+		l, err := d.Dial(t.Context(), Want{Target: database, Park: park, Early: early})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !park {
+			got := make([]byte, len("SELECT 1"))
+			if _, err := io.ReadFull(l.Conn(), got); err != nil || string(got) != "SELECT 1" {
+				t.Errorf("%q came back, %v; want the early payload", got, err)
+			}
+		}
+		l.Close()
+	}
+	if asked != 1 {
+		t.Errorf("asked %d times for early payload, want once, and not for the link to park", asked)
+	}
+}
+
 func TestRefusalIsNotOvertakenByReset(t *testing.T) {
 	states := newStates()
 	p := proxyAt(t, "dc1", states, refuse(ohrouter.TargetRefused, "nothing listens there"))

@@ -46,6 +46,7 @@ func until(t testing.TB, what string, done func() bool) {
 // direct is a Linker whose links lead to their targets without a proxy.
 type direct struct {
 	before func(context.Context, router.Want) error // what a call waits for; nil nothing
+	after  func()                                   // what happens when a link is there; nil nothing
 	down   atomic.Bool                              // what Up denies
 
 	mu    sync.Mutex // guards what follows
@@ -65,6 +66,12 @@ func (d *direct) Link(ctx context.Context, want router.Want) (router.Link, error
 	conn, err := socket.Dial(context.WithoutCancel(ctx), want.Target.String()) // a link may come late
 	if err != nil {
 		return nil, &ohrouter.Error{Code: ohrouter.TargetRefused, Message: "refused", Err: err}
+	}
+	if want.Early != nil {
+		conn.Write(want.Early())
+	}
+	if d.after != nil {
+		d.after()
 	}
 	l := &directLink{conn: conn}
 	d.mu.Lock()

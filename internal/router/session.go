@@ -4,6 +4,8 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -25,6 +27,9 @@ type Want struct {
 	Proxy   string // name of the proxy to use; "" any
 	Pinned  bool   // no other will do
 	Park    bool   // Ack comes later
+	// Early, if not nil, is asked for the client's first bytes, to be sent with
+	// what makes the session stand. Of several answers the last one counts.
+	Early func() []byte
 }
 
 // Linker makes links and knows where they lead.
@@ -125,8 +130,47 @@ func (s *session) getLink(ctx context.Context) (Link, error) {
 	if l := r.adopt(p); l != nil {
 		return l, nil
 	}
-	return r.cfg.Linker.Link(ctx, Want{Session: s.id, Target: spec.Target, Proxy: string(spec.Proxy), Pinned: spec.Pinned})
+	early := early{conn: s.conn}
+	l, err := r.cfg.Linker.Link(ctx, Want{
+		Session: s.id, Target: spec.Target, Proxy: string(spec.Proxy), Pinned: spec.Pinned, Early: early.peek,
+	})
+	if err != nil {
+		return nil, err
+	}
+	n, err := early.take()
+	if err != nil {
+		l.Close()
+		return nil, fmt.Errorf("%w: %w", errClientLost, err)
+	}
+	s.live.AB.Add(uint64(n))
+	return l, nil
 }
+
+// errClientLost is why a session has no link: its client had gone before.
+var errClientLost = errors.New("the client was lost while its link was made")
+
+// early lends a client's first bytes to a link's set-up, which saves them the
+// wait for its answer. They stay with the client's connection until take: when
+// the set-up fails and another link is made, they are lent again.
+type early struct {
+	conn *net.TCPConn
+	buf  []byte
+	n    int // lent last
+}
+
+// maxEarly is what goes into one segment with the commands, or a few.
+const maxEarly = 4 << 10
+
+func (e *early) peek() []byte {
+	if e.buf == nil {
+		e.buf = make([]byte, maxEarly)
+	}
+	e.n = socket.Peek(e.conn, e.buf)
+	return e.buf[:e.n]
+}
+
+// take takes from the connection what was lent last.
+func (e *early) take() (n int, err error) { return io.ReadFull(e.conn, e.buf[:e.n]) }
 
 // adopt makes a parked link the client's, if there is one and it still stands.
 func (r *Router) adopt(p *parkedLink) Link {
@@ -157,6 +201,9 @@ func (s *session) cut(why ohrouter.Outcome) {
 // failed takes note of why there is no link and returns it as the outcome.
 func (s *session) failed(err error) ohrouter.Outcome {
 	r := s.binding.router
+	if errors.Is(err, errClientLost) {
+		return ohrouter.ClientReset
+	}
 	code := ohrouter.CodeOf(err)
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -51,7 +51,7 @@ func TestSessionIsListedAndCountedLive(t *testing.T) {
 		t.Errorf("Sessions of all = %+v, want both, oldest first", all)
 	}
 	w := f.linker.calls()[0]
-	if w != (router.Want{Session: got.ID, Target: x.Target, Proxy: "near", Pinned: true}) {
+	if w.Session != got.ID || w.Target != x.Target || w.Proxy != "near" || !w.Pinned || w.Park {
 		t.Errorf("the Linker was asked for %+v", w)
 	}
 	u := f.Usage("b-1")
@@ -213,6 +213,62 @@ func TestSlowLinkHoldsNobodyUpAndCanBeKilled(t *testing.T) {
 	f.wantOutcome(ohrouter.Killed)
 	if e := f.Usage("b-1").LastError; e != nil {
 		t.Errorf("LastError = %+v, want none: nothing failed", e)
+	}
+}
+
+func TestFirstBytesGoWithTheLink(t *testing.T) {
+	sent := make(chan struct{})
+	linker := &direct{before: func(_ context.Context, want router.Want) error {
+		<-sent
+		want.Early() // a proxy that drains had them first
+		return nil
+	}}
+	f, x := start(t, 64, linker), newTarget(t)
+	client := connect(t, f.open(ohrouter.Binding{ID: "b-1", Target: x.Target}))
+	first, second := bytes.Repeat([]byte("first"), 4<<10), []byte("second")
+	if _, err := client.Write(first); err != nil {
+		t.Fatal(err)
+	}
+	close(sent)
+	server := x.next(t)
+	got := make([]byte, len(first)+len(second))
+	if _, err := io.ReadFull(server, got[:len(first)]); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := client.Write(second); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(server, got[len(first):]); err != nil {
+		t.Fatal(err)
+	}
+	if want := append(first, second...); !bytes.Equal(got, want) {
+		t.Error("the target received other bytes than the client sent")
+	}
+	until(t, "all bytes are counted", func() bool { return f.Usage("b-1").BytesUp == uint64(len(got)) })
+	client.Close()
+	server.Close()
+	f.wantOutcome(ohrouter.ClientClosed)
+}
+
+func TestClientLostWhileItsLinkIsMade(t *testing.T) {
+	sent := make(chan struct{})
+	var client *net.TCPConn
+	linker := &direct{before: func(_ context.Context, want router.Want) error {
+		<-sent
+		until(t, "the client's bytes are there", func() bool { return len(want.Early()) == 5 })
+		return nil
+	}, after: func() { socket.Abort(client) }}
+	f, x := start(t, 64, linker), newTarget(t)
+	addr := f.open(ohrouter.Binding{ID: "b-1", Target: x.Target})
+	client = connect(t, addr)
+	if _, err := client.Write([]byte("hello")); err != nil {
+		t.Fatal(err)
+	}
+	close(sent)
+	wantReset(t, "target", x.next(t))
+	f.wantOutcome(ohrouter.ClientReset)
+	if u := f.Usage("b-1"); u.LastError != nil {
+		t.Errorf("LastError = %+v for a client that went, want none", u.LastError)
 	}
 }
 

@@ -95,25 +95,31 @@ func WaitUntil(c *net.TCPConn, done func() bool) error {
 // Pending tells whether c has something to read: data, an end or an error. It
 // does not block, and leaves what there is.
 func Pending(c *net.TCPConn) bool {
-	_, err := peek(c)
+	_, err := peek(c, make([]byte, 1))
 	return !errors.Is(err, unix.EAGAIN)
 }
 
 // Ended tells whether the next that c has to read is its end: a FIN or an
 // error. It does not block, and leaves what there is.
 func Ended(c *net.TCPConn) bool {
-	n, err := peek(c)
+	n, err := peek(c, make([]byte, 1))
 	return n <= 0 && !errors.Is(err, unix.EAGAIN)
 }
 
-func peek(c *net.TCPConn) (n int, err error) {
+// Peek copies what c has received into b and returns how much, 0 if there is
+// nothing. It does not block, and leaves what there is.
+func Peek(c *net.TCPConn, b []byte) int {
+	n, _ := peek(c, b) // an end or an error stays to be read
+	return max(n, 0)
+}
+
+func peek(c *net.TCPConn, b []byte) (n int, err error) {
 	rc, err := c.SyscallConn()
 	if err != nil {
 		return 0, err
 	}
 	cerr := rc.Control(func(fd uintptr) {
-		var b [1]byte
-		n, _, err = unix.Recvfrom(int(fd), b[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
+		n, _, err = unix.Recvfrom(int(fd), b, unix.MSG_PEEK|unix.MSG_DONTWAIT)
 	})
 	return n, errors.Join(cerr, err)
 }

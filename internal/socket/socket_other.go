@@ -35,3 +35,6 @@ func limit() (n int, ok bool) { return 0, false }
 
 // Ended cannot tell on this system and returns false.
 func Ended(*net.TCPConn) bool { return false }
+
+// Peek cannot look on this system and returns 0.
+func Peek(*net.TCPConn, []byte) int { return 0 }
