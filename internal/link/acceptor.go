@@ -19,9 +19,12 @@ import (
 const (
 	Timeout      = 5 * time.Second  // for every step that needs nobody else
 	ackTimeout   = 60 * time.Second // for the AckCommand of a parked link
-	ackUnderWay  = time.Second      // for one that crosses the target's hanging up
 	maxPerSource = 1024             // parked links of one address
 	maxUnread    = 1 << 20          // payload behind a handshake that is refused
+
+	// answerArrives is how long a ConnectResponse may be on its way before the
+	// reset of its link may overtake it.
+	answerArrives = time.Second
 )
 
 // Acceptor is the proxy's end of the handshake. Its fields are set before its
@@ -130,9 +133,6 @@ func (r *Request) accept(ctx context.Context, resolved netip.AddrPort) error {
 		return r.readAck()
 	})
 	switch {
-	case err == nil && r.isHungUp():
-		socket.Abort(r.conn) // bytes of the target may be lost: this is no clean end
-		return errors.New("the target hung up before the AckCommand came")
 	case err == nil:
 		r.tracker.move(active)
 	case ctx.Err() != nil:
@@ -144,7 +144,7 @@ func (r *Request) accept(ctx context.Context, resolved netip.AddrPort) error {
 }
 
 // answer sends that the target is connected and, when that has hung up since,
-// the end of the link behind it.
+// gives the link up behind it.
 func (r *Request) answer(resolved netip.AddrPort) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -158,9 +158,9 @@ func (r *Request) answer(resolved netip.AddrPort) error {
 	return nil
 }
 
-// HangUp tells the router that the target of a parked link has hung up, so that
-// no client gets the link. The answer that the target was connected still
-// comes first.
+// HangUp gives a parked link up because its target has hung up: no client is to
+// get it. The router still gets the answer that the target was connected, and a
+// client that has come already gets what the target had to say.
 func (r *Request) HangUp() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -170,17 +170,23 @@ func (r *Request) HangUp() {
 	}
 }
 
-func (r *Request) isHungUp() bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.hungUp
-}
-
-// giveUp ends the link's sending side and waits only for an AckCommand that is
-// under way.
+// giveUp resets the link once the answer has arrived, unless there is an
+// AckCommand to be read: a client may take an end in order for the target's.
 func (r *Request) giveUp() {
-	r.finish()
-	_ = r.conn.SetReadDeadline(time.Now().Add(ackUnderWay)) // fails only on a closed connection
+	tcp := socket.TCP(r.conn)
+	if tcp == nil {
+		_ = r.conn.Close() // no client has come: nothing to tell anybody
+		return
+	}
+	for end := time.Now().Add(answerArrives); time.Now().Before(end); {
+		if info, ok := socket.Stat(tcp); !ok || info.Unsent == 0 {
+			break
+		}
+		time.Sleep(time.Millisecond) // no event tells of it
+	}
+	if !socket.Pending(tcp) {
+		socket.Abort(r.conn)
+	}
 }
 
 // finish ends the sending side of the link in order.

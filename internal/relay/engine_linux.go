@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ohrouter/oh-router/internal/socket"
 )
 
 // pair is a session between two descriptors, as an event loop sees it. Only
@@ -162,9 +164,19 @@ func (p *pair) received(e *end, n int, err error) bool {
 		e.eof = true
 	default:
 		e.eof = true
+		if e.lost == nil && !e.finished && isClosed(e.fd) {
+			// Somebody who looked before has taken the error.
+			p.lostEnd(e, os.NewSyscallError("read", unix.ECONNRESET))
+		}
 		p.record(e.side, e.lost)
 	}
 	return false
+}
+
+// isClosed tells whether a connection that has not been sent a FIN is over.
+func isClosed(fd int) bool {
+	info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
+	return err == nil && info.State == socket.StateClose
 }
 
 // flush gives o what is held of e's bytes.

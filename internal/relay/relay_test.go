@@ -335,6 +335,24 @@ func TestResetAfterHalfCloseCrosses(t *testing.T) {
 	})
 }
 
+func TestResetThatSomebodyElseWasToldOf(t *testing.T) {
+	both(t, func(t *testing.T, c carrier) {
+		f := &fixture{end: make(chan relay.End, 1), t: t}
+		f.near[0], f.far[0] = tcpPair(t)
+		f.near[1], f.far[1] = tcpPair(t)
+		socket.Abort(f.far[0])
+		near := f.near[0].(*net.TCPConn)
+		waitFor(t, func() bool { return socket.TakeError(near) != nil })
+		c.start(t, f)
+		if _, err := f.far[1].Read(make([]byte, 1)); !isReset(err) {
+			t.Errorf("the other side read %v, want a reset", err)
+		}
+		if end := f.wait(); end.Side != relay.A || end.Err == nil {
+			t.Errorf("end = %+v, want a reset by side A", end)
+		}
+	})
+}
+
 func TestCloseFromOutsideResetsBoth(t *testing.T) {
 	each(t, func(t *testing.T, f *fixture) {
 		if _, err := f.far[0].Write([]byte("x")); err != nil {

@@ -35,7 +35,7 @@ func prepare(fd int) error {
 // States of tcpi_state (linux/tcp_states.h).
 const (
 	stateEstablished = 1
-	stateClose       = 7
+	StateClose       = 7 // over: reset, timed out, or closed by both sides
 )
 
 // Info is what the kernel knows of a connection.
@@ -56,7 +56,7 @@ func Stat(c *net.TCPConn) (info Info, ok bool) {
 		if err != nil {
 			return
 		}
-		info = Info{Established: ti.State == stateEstablished, Closed: ti.State == stateClose}
+		info = Info{Established: ti.State == stateEstablished, Closed: ti.State == StateClose}
 		if !info.Closed {
 			info.Unsent, err = unix.IoctlGetInt(int(fd), unix.SIOCOUTQ)
 		}
