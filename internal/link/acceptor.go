@@ -47,8 +47,9 @@ type Request struct {
 	conn     net.Conn
 	tracker  *tracker
 
-	mu       sync.Mutex // guards what follows; held while the answer is sent
+	mu       sync.Mutex // guards what follows; held while the answer is sent and the AckCommand read
 	answered bool
+	acked    bool
 	hungUp   bool
 }
 
@@ -130,7 +131,7 @@ func (r *Request) accept(ctx context.Context, resolved netip.AddrPort) error {
 		if err := r.answer(resolved); err != nil || !r.Parked {
 			return err
 		}
-		return r.readAck()
+		return r.awaitAck()
 	})
 	switch {
 	case err == nil:
@@ -140,6 +141,22 @@ func (r *Request) accept(ctx context.Context, resolved netip.AddrPort) error {
 	case r.Parked && errors.Is(err, syscall.ECONNRESET): // how a router gives up
 		return io.EOF
 	}
+	return err
+}
+
+// awaitAck reads the AckCommand of a parked link when it comes. From then on a
+// target that hangs up is the session's.
+func (r *Request) awaitAck() error {
+	if tcp := socket.TCP(r.conn); tcp != nil {
+		err := socket.WaitUntil(tcp, func() bool { return socket.Pending(tcp) })
+		if err != nil && !errors.Is(err, errors.ErrUnsupported) {
+			return err
+		}
+		r.mu.Lock() // HangUp must not come between taking the AckCommand and knowing it
+		defer r.mu.Unlock()
+	}
+	err := r.readAck()
+	r.acked = err == nil
 	return err
 }
 
@@ -165,7 +182,7 @@ func (r *Request) HangUp() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.hungUp = true
-	if r.answered {
+	if r.answered && !r.acked {
 		r.giveUp()
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"syscall"
 	"testing"
@@ -156,6 +157,14 @@ func TestTargetGoesAndComes(t *testing.T) {
 	tg := serve(t, echo)
 	b := s.bind(t, tg.addr)
 	tg.ln.Close()
+	eventually(t, soon, func() error { // Close does not wait for the accept under way
+		c, err := net.Dial("tcp", tg.addr)
+		if err != nil {
+			return nil
+		}
+		c.Close()
+		return errors.New("the target still takes connections")
+	})
 	wantResetAt(t, b.Address)
 	eventually(t, soon, func() error {
 		if got := s.binding(t, b.ID); got.LastError == nil || got.LastError.Code != "target_refused" || got.LastError.Message == "" {
