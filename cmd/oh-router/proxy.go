@@ -68,7 +68,7 @@ func startProxy(ctx context.Context, p *process, address string, budget socket.B
 }
 
 func (s *proxyServer) run(ctx context.Context, drain func() (context.Context, context.CancelFunc)) error {
-	s.p.announce("proxy serves", "listen", s.listener.Addr().String(), "allow", s.p.cfg.Proxy.Allow.Patterns())
+	s.p.log.Log(context.Background(), s.p.announcing(), "proxy serves", "listen", s.listener.Addr().String(), "allow", s.p.cfg.Proxy.Allow.Patterns())
 	serving, stop := context.WithCancel(context.WithoutCancel(ctx))
 	group, serving := errgroup.WithContext(serving)
 	group.Go(func() error { return s.proxy.Serve(s.listener) })
@@ -84,7 +84,7 @@ func (s *proxyServer) run(ctx context.Context, drain func() (context.Context, co
 	s.proxy.Shutdown(until)
 	stop()
 	err := group.Wait()
-	s.p.announce("proxy stopped")
+	s.p.log.Log(context.Background(), s.p.announcing(), "proxy stopped")
 	return err
 }
 

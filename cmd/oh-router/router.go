@@ -117,7 +117,7 @@ func (s *routerServer) abandon() {
 }
 
 func (s *routerServer) run(ctx context.Context, drain func() (context.Context, context.CancelFunc)) error {
-	s.p.announce("router serves", "listen", s.listener.Addr().String(), "ports", s.p.cfg.Router.Ports.String(),
+	s.p.log.Log(context.Background(), s.p.announcing(), "router serves", "listen", s.listener.Addr().String(), "ports", s.p.cfg.Router.Ports.String(),
 		"bind_address", s.p.cfg.Router.BindAddress.String(), "state", s.p.cfg.Router.State)
 	// The API and the books outlive the drain: it can be watched.
 	serving, stop := context.WithCancel(context.WithoutCancel(ctx))
@@ -140,7 +140,7 @@ func (s *routerServer) run(ctx context.Context, drain func() (context.Context, c
 			err = fmt.Errorf("close the state store: %w", cerr)
 		}
 	}
-	s.p.announce("router stopped")
+	s.p.log.Log(context.Background(), s.p.announcing(), "router stopped")
 	return err
 }
 

@@ -124,13 +124,13 @@ func newProcess(cmd *cobra.Command, cfg config.Config) *process {
 	return p
 }
 
-// announce logs that a role serves or has stopped.
-func (p *process) announce(message string, args ...any) {
-	level := slog.LevelInfo
+// announcing is the level at which the log tells that a role serves or has
+// stopped.
+func (p *process) announcing() slog.Level {
 	if p.greets {
-		level = slog.LevelDebug
+		return slog.LevelDebug
 	}
-	p.log.Log(context.Background(), level, message, args...)
+	return slog.LevelInfo
 }
 
 // readable writes durations as Go strings, as the API does: JSON would have

@@ -99,19 +99,17 @@ func (l *loop) remove(p *pair) {
 	}
 }
 
-// order runs f on the loop's thread, soon. It tells whether it will: not once
-// the loop closes.
-func (l *loop) order(f func()) bool {
+// order runs f on the loop's thread, soon; not any more once the loop closes.
+func (l *loop) order(f func()) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.closing {
-		return false
+		return
 	}
 	l.orders = append(l.orders, f)
 	if len(l.orders) == 1 {
 		_, _ = unix.Write(l.wakeup, []byte{1, 0, 0, 0, 0, 0, 0, 0}) // EAGAIN: it is awake already
 	}
-	return true
 }
 
 // run is the thread. It returns when the loop closes.

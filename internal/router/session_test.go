@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -241,7 +242,7 @@ func TestFirstBytesGoWithTheLink(t *testing.T) {
 	if _, err := io.ReadFull(server, got[len(first):]); err != nil {
 		t.Fatal(err)
 	}
-	if want := append(first, second...); !bytes.Equal(got, want) {
+	if want := slices.Concat(first, second); !bytes.Equal(got, want) {
 		t.Error("the target received other bytes than the client sent")
 	}
 	until(t, "all bytes are counted", func() bool { return f.Usage("b-1").BytesUp == uint64(len(got)) })
