@@ -74,14 +74,27 @@ func (d *Dialer) Dial(ctx context.Context, want Want) (*Link, error) {
 		return nil, err
 	}
 	bound := candidates[0].Name == want.Proxy
+	early := want.Early
+	gave := false // payload to the proxy that was asked last
+	if early != nil {
+		want.Early = func() []byte {
+			b := early()
+			gave = len(b) > 0
+			return b
+		}
+	}
 	var worst error // of the answers, the one that says most
 	for i, p := range candidates {
+		gave = false
 		l, err := d.dial(ctx, p, want)
 		if err == nil {
 			return l, nil
 		}
 		if worst == nil || rank(err) > rank(worst) {
 			worst = err
+		}
+		if gave && ohrouter.CodeOf(err) == ohrouter.ProxyUnreachable {
+			break // the target may have the payload: it must not get it twice
 		}
 		if ctx.Err() != nil || !elsewhere(err, bound && i == 0) {
 			break

@@ -141,8 +141,6 @@ func (c *tcpCopy) fill(p *pipe) (n int, err error) {
 		return 0, nil
 	case err != nil:
 		return 0, os.NewSyscallError("splice", err)
-	case n == 0:
-		return 0, io.EOF
 	}
 	return n, nil
 }

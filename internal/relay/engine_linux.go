@@ -32,7 +32,7 @@ type end struct {
 	side Side
 
 	readable bool  // reading may give something
-	last     bool  // a FIN or worse has come: read until there is nothing
+	last     bool  // a FIN or worse, or urgent data, has come: read until there is nothing
 	eof      bool  // nothing more to read
 	bulk     bool  // bytes arrive faster than a buffer holds: splice
 	lost     error // reset, timed out, or gone
@@ -60,9 +60,9 @@ func (e *end) happened(events uint32) {
 			p.lostEnd(e, unix.Errno(n))
 		}
 	}
-	if events&(unix.EPOLLIN|unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0 {
+	if events&(unix.EPOLLIN|unix.EPOLLPRI|unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0 {
 		e.readable = true
-		e.last = e.last || events&(unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0
+		e.last = e.last || events&(unix.EPOLLPRI|unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0
 	}
 	if events&(unix.EPOLLOUT|unix.EPOLLHUP|unix.EPOLLERR) != 0 {
 		e.full = false
@@ -72,14 +72,13 @@ func (e *end) happened(events uint32) {
 
 // pump moves what can be moved, in both directions.
 func (p *pair) pump() {
-	p.queued = false
 	more := p.carry(&p.ends[A])
 	more = p.carry(&p.ends[B]) || more
 	switch {
 	case p.over:
 	case p.ends[A].finished && p.ends[B].finished && p.ends[A].eof && p.ends[B].eof:
 		p.close()
-	case more:
+	case more && !p.queued:
 		p.queued = true
 		p.loop.busy = append(p.loop.busy, p)
 	}
@@ -145,6 +144,10 @@ func (p *pair) splice(e *end) {
 		n, err := unix.Splice(e.fd, nil, e.pipe.w, nil, e.pipe.size, spliceFlags)
 		return int(n), err
 	})
+	if n <= 0 && (err == nil || errors.Is(err, unix.EAGAIN)) {
+		e.bulk = false // an end, nothing, or an urgent mark, where splice stops: a read tells
+		return
+	}
 	if !p.received(e, n, err) {
 		return
 	}
@@ -210,7 +213,7 @@ func (p *pair) sent(e, o *end, n int, err error) bool {
 		o.full = true
 		if !o.outEvent {
 			o.outEvent = true
-			if err := p.loop.watch(unix.EPOLL_CTL_MOD, o.fd, inEvents|unix.EPOLLOUT); err != nil {
+			if err := p.loop.watchWriting(o.fd); err != nil {
 				p.lostEnd(o, err)
 			}
 		}

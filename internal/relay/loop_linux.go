@@ -21,8 +21,9 @@ type loop struct {
 	busy          []*pair               // have had their turn, and have more to do
 	losing        map[*pair]struct{}    // one end is lost, the other may still take what came before
 
-	// registering keeps a descriptor from being closed, and its number from
-	// being given away, while another thread registers it.
+	// registering keeps a descriptor from being closed, its number from being
+	// given away, and its events from being changed, while another thread
+	// registers it.
 	registering sync.Mutex
 
 	mu      sync.Mutex // guards what follows; never held during I/O
@@ -66,10 +67,18 @@ func (l *loop) watch(op, fd int, events uint32) error {
 
 // inEvents are what every descriptor is registered for, once. That writing is
 // possible is asked for when it first was not.
-const inEvents = unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLET
+const inEvents = unix.EPOLLIN | unix.EPOLLPRI | unix.EPOLLRDHUP | unix.EPOLLET
+
+// watchWriting asks for the event that writing to fd is possible again. The
+// thread may have the first end of a pair while the second is being registered.
+func (l *loop) watchWriting(fd int) error {
+	l.registering.Lock()
+	defer l.registering.Unlock()
+	return l.watch(unix.EPOLL_CTL_MOD, fd, inEvents|unix.EPOLLOUT)
+}
 
 // add hands a pair to the loop's thread, which has it, and may end it, from the
-// first registration on. On error the thread has not seen it.
+// first registration on. On error it has no event of it.
 func (l *loop) add(p *pair) error {
 	l.registering.Lock()
 	defer l.registering.Unlock()
@@ -126,13 +135,15 @@ func (l *loop) run() {
 		for i := range max(n, 0) {
 			if fd := int(events[i].Fd); fd != l.wakeup {
 				// A descriptor that an earlier event of this turn closed has
-				// no end any more; new ones come with orders, below.
+				// no end any more, or that of a new session with the same
+				// number, which can bear an event too many.
 				if e := l.ends[fd].Load(); e != nil {
 					e.happened(events[i].Events)
 				}
 			}
 		}
 		for _, p := range l.takeBusy() {
+			p.queued = false
 			p.pump()
 		}
 		l.lookAfterLosing()

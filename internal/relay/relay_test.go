@@ -335,6 +335,37 @@ func TestResetAfterHalfCloseCrosses(t *testing.T) {
 	})
 }
 
+func TestUrgentBytesTravelInLine(t *testing.T) {
+	for _, size := range []int{3, 200_000} {
+		both(t, func(t *testing.T, c carrier) {
+			f := &fixture{end: make(chan relay.End, 1), t: t}
+			f.near[0], f.far[0] = tcpPair(t)
+			f.near[1], f.far[1] = tcpPair(t)
+			sent := randomBytes(size, 5)
+			c.start(t, f)
+			var wg sync.WaitGroup
+			wg.Go(func() {
+				for _, piece := range [][]byte{sent[:size/3], sent[size/3 : size/2], sent[size/2:]} {
+					if err := sendUrgent(f.far[0].(*net.TCPConn), piece); err != nil {
+						t.Error(err)
+					}
+				}
+			})
+			// The sender waits with its connection open: nothing may stay behind.
+			got := make([]byte, size)
+			if n, err := io.ReadFull(f.far[1], got); err != nil || !bytes.Equal(got, sent) {
+				t.Errorf("received %d bytes, %v; want the %d that were sent", n, err, size)
+			}
+			wg.Wait()
+			closeWrite(t, f.far[0])
+			closeWrite(t, f.far[1])
+			if end := f.wait(); end.Err != nil {
+				t.Errorf("end = %+v, want an orderly one", end)
+			}
+		})
+	}
+}
+
 func TestResetThatSomebodyElseWasToldOf(t *testing.T) {
 	both(t, func(t *testing.T, c carrier) {
 		f := &fixture{end: make(chan relay.End, 1), t: t}
