@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	ohrouter "github.com/ohrouter/oh-router"
 	"github.com/ohrouter/oh-router/client"
@@ -17,8 +18,8 @@ import (
 type bindFlags struct {
 	proxy       string
 	port        uint16
-	idleTimeout time.Duration
-	ttl         time.Duration
+	idleTimeout ohrouter.Duration
+	ttl         ohrouter.Duration
 	allow       []string
 	maxSessions int
 	labels      []string
@@ -69,12 +70,19 @@ func (f *bindFlags) add(cmd *cobra.Command) {
 	flags := cmd.Flags()
 	flags.StringVar(&f.proxy, "proxy", "", "`NAME` of the proxy to use (default any that serves the target)")
 	flags.Uint16Var(&f.port, "port", 0, "mapped `PORT` to have (default any of the router's range)")
-	flags.DurationVar(&f.idleTimeout, "idle-timeout", 0, "recycle the binding this long after its last use; 0 never (default the router's)")
-	flags.DurationVar(&f.ttl, "ttl", 0, "end the binding, and its sessions, after this time (default never)")
+	durationVar(flags, &f.idleTimeout, "idle-timeout", "recycle the binding this `DURATION` after its last use; 0s never (default the router's)")
+	durationVar(flags, &f.ttl, "ttl", "end the binding, and its sessions, after this `DURATION` (default never)")
 	flags.StringSliceVar(&f.allow, "allow", nil, "`CIDR` or address that may connect, repeatable (default anybody)")
 	flags.IntVar(&f.maxSessions, "max-sessions", 0, "`NUMBER` of sessions that may be open at once (default no limit)")
 	flags.StringArrayVar(&f.labels, "label", nil, "`KEY=VALUE` to remember with the binding, repeatable")
 	flags.BoolVar(&f.noCheck, "no-check", false, "answer without connecting to the target first")
+}
+
+// durationVar adds a flag whose mistakes get our sentence and whose zero value
+// is no default worth a word.
+func durationVar(flags *pflag.FlagSet, d *ohrouter.Duration, name, usage string) {
+	flags.TextVar(d, name, ohrouter.Duration(0), usage)
+	flags.Lookup(name).DefValue = ""
 }
 
 // spec returns what the flags and the argument ask for.
@@ -84,14 +92,14 @@ func (f *bindFlags) spec(cmd *cobra.Command, target string) (ohrouter.BindingSpe
 	if err != nil {
 		return spec, err
 	}
-	spec = ohrouter.BindingSpec{Target: t, Proxy: f.proxy, Port: f.port, TTL: ohrouter.Duration(f.ttl), MaxSessions: f.maxSessions}
+	spec = ohrouter.BindingSpec{Target: t, Proxy: f.proxy, Port: f.port, TTL: f.ttl, MaxSessions: f.maxSessions}
 	for name, value := range map[string]int64{"idle-timeout": int64(f.idleTimeout), "ttl": int64(f.ttl), "max-sessions": int64(f.maxSessions)} {
 		if value < 0 {
 			return spec, usageErrorf("--%s must not be negative", name)
 		}
 	}
 	if cmd.Flags().Changed("idle-timeout") {
-		spec.IdleTimeout = new(ohrouter.Duration(f.idleTimeout))
+		spec.IdleTimeout = new(f.idleTimeout)
 	}
 	for _, s := range f.allow {
 		p, err := parsePrefix(s)

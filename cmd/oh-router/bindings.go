@@ -20,8 +20,9 @@ func newBindingsCommand(environ []string) *cobra.Command {
 	var labels []string
 	output := newFormat(asTable, asTable, asWide, asJSON, asName)
 	cmd := &cobra.Command{
-		Use:   "bindings",
-		Short: "List the bindings",
+		Use:        "bindings",
+		SuggestFor: []string{"ls", "list", "status"},
+		Short:      "List the bindings",
 		Long: `List the targets that are mapped to ports of the router. UP counts bytes from
 clients to the target, DOWN the other way.`,
 		Example: `  oh-router bindings

@@ -95,6 +95,8 @@ func takes(names ...string) cobra.PositionalArgs {
 		switch {
 		case len(args) < len(names):
 			return usageErrorf("%s is missing", names[len(args)])
+		case len(args) == 2 && len(names) == 1 && strings.Trim(args[1], "0123456789") == "":
+			return usageErrorf("unexpected argument %q; did you mean %s:%s?", args[1], args[0], args[1])
 		case len(args) > len(names):
 			return usageErrorf("unexpected argument %q", strings.Join(args[len(names):], " "))
 		}

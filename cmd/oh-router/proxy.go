@@ -93,9 +93,11 @@ func (s *proxyServer) run(ctx context.Context, drain func() (context.Context, co
 func (s *proxyServer) reload(cfg config.Config) {
 	is, was := cfg.Proxy, s.p.cfg.Proxy
 	s.proxy.SetAllow(is.Allow)
-	if is.Listen != was.Listen || is.Metrics != was.Metrics || is.DialTimeout != was.DialTimeout {
-		s.p.log.Warn("not reloaded: listen, metrics and dial_timeout change with a restart only")
-	}
+	s.p.needRestart(map[string]bool{
+		"proxy.listen":       is.Listen != was.Listen,
+		"proxy.metrics":      is.Metrics != was.Metrics,
+		"proxy.dial_timeout": is.DialTimeout != was.DialTimeout,
+	})
 }
 
 // parts is what /readyz shows.

@@ -22,8 +22,9 @@ import (
 
 func newRouterCommand(environ []string) *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "router [flags]",
-		Short: "Serve the router role: the REST API and the mapped ports",
+		Use:        "router [flags]",
+		SuggestFor: []string{"serve", "server"},
+		Short:      "Serve the router role: the REST API and the mapped ports",
 		Long: `Serve the router role. Clients ask its REST API for targets and connect to the
 mapped ports that it answers with; it reaches the targets through the proxies
 that --proxy names.`,
@@ -153,9 +154,13 @@ func (s *routerServer) reload(cfg config.Config) {
 	if is.Proxies != nil {
 		s.dialer.SetProxies(proxyList(is.Proxies))
 	}
-	if is.Listen != was.Listen || is.BindAddress != was.BindAddress || is.Advertise != was.Advertise || is.Ports != was.Ports || is.State != was.State {
-		s.p.log.Warn("not reloaded: listen, bind_address, advertise, ports and state change with a restart only")
-	}
+	s.p.needRestart(map[string]bool{
+		"router.listen":       is.Listen != was.Listen,
+		"router.bind_address": is.BindAddress != was.BindAddress,
+		"router.advertise":    is.Advertise != was.Advertise,
+		"router.ports":        is.Ports != was.Ports,
+		"router.state":        is.State != was.State,
+	})
 }
 
 // parts is what /readyz shows.

@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"os"
 	"os/signal"
+	"slices"
 	"syscall"
 	"time"
 
@@ -81,7 +83,7 @@ func serve(cmd *cobra.Command, role config.Role, environ []string, start func(co
 			case sig == syscall.SIGHUP:
 				p.reload(s, load)
 			case draining:
-				return &failure{message: "stopped before all sessions had ended", exit: exitFailed}
+				return &failure{message: "stopped at once by a second signal; sessions that were open are reset", exit: exitFailed}
 			default:
 				draining = true
 				p.log.Info("shutting down", "signal", sig.String(), "drain_timeout", p.cfg.DrainTimeout)
@@ -167,13 +169,22 @@ func (p *process) reload(s server, load func() (config.Config, error)) {
 	for _, w := range cfg.Warnings {
 		p.log.Warn("check the configuration", "warning", w)
 	}
-	if cfg.LogFormat != p.cfg.LogFormat || cfg.Insecure != p.cfg.Insecure {
-		p.log.Warn("not reloaded: log_format and insecure change with a restart only")
-	}
+	p.needRestart(map[string]bool{
+		"log_format": cfg.LogFormat != p.cfg.LogFormat,
+		"insecure":   cfg.Insecure != p.cfg.Insecure,
+	})
 	p.level.Set(cfg.LogLevel)
 	p.cfg.DrainTimeout = cfg.DrainTimeout
 	s.reload(cfg)
 	p.log.Info("configuration reloaded")
+}
+
+// needRestart names in the log the keys that have changed and are not reloaded.
+func (p *process) needRestart(changed map[string]bool) {
+	maps.DeleteFunc(changed, func(_ string, is bool) bool { return !is })
+	if keys := slices.Sorted(maps.Keys(changed)); len(keys) > 0 {
+		p.log.Warn("changed, but needs a restart", "keys", keys)
+	}
 }
 
 // metricsHandler answers /metrics.

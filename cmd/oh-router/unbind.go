@@ -13,11 +13,12 @@ import (
 
 // newUnbindCommand returns "oh-router unbind".
 func newUnbindCommand(environ []string) *cobra.Command {
-	var drain time.Duration
+	var drain ohrouter.Duration
 	output := newFormat(asNothing, asNothing, asJSON, asName)
 	cmd := &cobra.Command{
-		Use:   "unbind ID|HOST:PORT",
-		Short: "Release a binding",
+		Use:        "unbind ID|HOST:PORT",
+		SuggestFor: []string{"rm", "remove", "delete", "release"},
+		Short:      "Release a binding",
 		Long: `Release the binding with this id, or of the target HOST:PORT. Its port closes
 at once. Its sessions are cut, or may go on for the time that --drain says; the
 command does not wait for them.`,
@@ -26,7 +27,7 @@ command does not wait for them.`,
   oh-router bindings -o name | xargs -n 1 oh-router unbind`,
 		Args: takes("ID or HOST:PORT"),
 	}
-	cmd.Flags().DurationVar(&drain, "drain", 0, "how long open sessions may go on (default they are cut)")
+	durationVar(cmd.Flags(), &drain, "drain", "`DURATION` that open sessions may go on (default they are cut)")
 	access := newAccess(cmd, environ)
 	output.flag(cmd)
 	cmd.ValidArgsFunction = access.complete(completeBindings)
@@ -49,7 +50,7 @@ command does not wait for them.`,
 				return err
 			}
 			for _, id := range ids {
-				if err := c.Unbind(ctx, id, drain); err != nil {
+				if err := c.Unbind(ctx, id, time.Duration(drain)); err != nil {
 					return err
 				}
 				released = append(released, id)

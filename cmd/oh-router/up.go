@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
@@ -18,14 +19,20 @@ import (
 func newUpCommand(environ []string) *cobra.Command {
 	var binds []string
 	cmd := &cobra.Command{
-		Use:   "up [--bind HOST:PORT]...",
-		Short: "Run router and proxy in one process, to try them or to develop with them",
+		Use:        "up [--bind HOST:PORT]...",
+		SuggestFor: []string{"start", "run"},
+		Short:      "Run router and proxy in one process, to try them or to develop with them",
 		Long: `Run router and proxy in one process on loopback. The mapped address of every
 --bind goes to stdout, a line each; everything else to stderr. It keeps nothing
 on disk and dials every target, this machine's own included.`,
 		Example: `  oh-router up --bind 127.0.0.1:5432
   oh-router up --bind db.internal:3306 --bind cache.internal:6379`,
-		Args: takes(),
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 1 && strings.Contains(args[0], ":") {
+				return usageErrorf("unexpected argument %q; to map it: oh-router up --bind %s", args[0], args[0])
+			}
+			return takes()(cmd, args)
+		},
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var targets []ohrouter.Target
 			for _, b := range binds {
@@ -124,16 +131,22 @@ func (s *upServer) print(url string, bound []ohrouter.Binding) {
 	say := func(format string, args ...any) { _, _ = fmt.Fprintf(s.p.stderr, format, args...) }
 	say("\n  API      %s   (docs: %s/docs)\n", url, url)
 	for _, b := range bound {
-		say("  bound    %v  ->  %s\n", b.Target, b.Address)
+		say("  bound    %v  ->  %s%s\n", b.Target, b.Address, kept(b))
 	}
 	if len(bound) > 0 {
 		say("  now      connect your client to %s\n", bound[0].Address)
-		say("  then     oh-router bindings%s\n", at)
-	} else {
-		say("  now      oh-router bind HOST:PORT%s\n", at)
-		say("  or       curl %s/route/bind/HOST/PORT\n", url)
 	}
+	say("  more     oh-router bind HOST:PORT%s\n", at)
+	say("  or       curl %s/route/bind/HOST/PORT\n", url)
 	say("  stop     Ctrl-C\n\n")
+}
+
+// kept says how long a binding stays that nobody uses.
+func kept(b ohrouter.Binding) string {
+	if b.IdleTimeout == 0 {
+		return ""
+	}
+	return fmt.Sprintf("   (released after %v without use)", b.IdleTimeout)
 }
 
 // reachable returns the address at which this machine reaches a listener.

@@ -18,7 +18,7 @@ func TestUsageErrors(t *testing.T) {
 		{"bind db", `target "db" is not HOST:PORT`, "oh-router bind"},
 		{"bind db:0", `port "0" is not a number from 1 to 65535`, "oh-router bind"},
 		{"bind db:1 --port 70000", `invalid argument "70000" for "--port"`, "oh-router bind"},
-		{"bind db:1 --ttl 8", "missing unit", "oh-router bind"},
+		{"bind db:1 --ttl 8", "is not a duration such as 90s", "oh-router bind"},
 		{"bind db:1 --ttl -8s", "--ttl must not be negative", "oh-router bind"},
 		{"bind db:1 --idle-timeout -8s", "--idle-timeout must not be negative", "oh-router bind"},
 		{"bind db:1 --max-sessions -1", "--max-sessions must not be negative", "oh-router bind"},

@@ -130,7 +130,7 @@ func (l *List) Explain(t ohrouter.Target, addr netip.Addr) string {
 	addr = plain(addr)
 	remedy := ohrouter.Target{Host: addr.String(), Port: t.Port}
 	if within, ok := specialRange(addr); ok {
-		return fmt.Sprintf("%s is a %s address, which only addresses within %s open; --allow %s would permit it", addr, within.kind, within.prefix, remedy)
+		return fmt.Sprintf("%s is special (%s): only a CIDR within %s opens it; --allow %s would permit it", addr, within.kind, within.prefix, remedy)
 	}
 	return fmt.Sprintf("no pattern of the allow-list names %s or %s; --allow %s would permit it", t, addr, remedy)
 }

@@ -320,8 +320,8 @@ func TestExplain(t *testing.T) {
 	for _, tt := range []struct{ target, addr, want string }{
 		{"web:80", "", "no pattern of the allow-list names web:80; --allow web:80 would permit it"},
 		{"web:80", "10.0.0.5", "no pattern of the allow-list names web:80 or 10.0.0.5; --allow 10.0.0.5:80 would permit it"},
-		{"db:80", "::1", "::1 is a loopback address, which only addresses within ::1/128 open; --allow [::1]:80 would permit it"},
-		{"db:80", "::ffff:169.254.169.254", "169.254.169.254 is a cloud metadata address, which only addresses within 169.254.169.254/32 open; --allow 169.254.169.254:80 would permit it"},
+		{"db:80", "::1", "::1 is special (loopback): only a CIDR within ::1/128 opens it; --allow [::1]:80 would permit it"},
+		{"db:80", "::ffff:169.254.169.254", "169.254.169.254 is special (cloud metadata): only a CIDR within 169.254.169.254/32 opens it; --allow 169.254.169.254:80 would permit it"},
 	} {
 		var addr netip.Addr
 		if tt.addr != "" {
