@@ -19,6 +19,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/spf13/cobra"
+	"golang.org/x/net/netutil"
 
 	"github.com/ohrouter/oh-router/internal/api"
 	"github.com/ohrouter/oh-router/internal/config"
@@ -192,12 +193,24 @@ func (p *process) metricsHandler() http.Handler {
 	return promhttp.HandlerFor(p.metrics, promhttp.HandlerOpts{})
 }
 
-// descriptors returns a budget for the sessions of one of n roles. Some are
-// left for the API, health checks, files and pipes.
+// descriptors returns a budget for the sessions of one of n roles. The rest of
+// what the process may have is for HTTP, for pipes and for what it opens at the
+// start.
 func descriptors(n int) socket.Budget {
 	limit := socket.Limit()
-	reserve := min(max(limit/4, 40), 600)
-	return socket.NewBudget(max(limit-reserve, 4) / n)
+	rest := limit - min(httpConnections(), 1200) - min(limit/16, 512) - 24
+	return socket.NewBudget(max(rest, 4) / n)
+}
+
+// httpConnections is how many connections an HTTP server has at once. More wait
+// to be accepted: a crowd at the API must not take the sessions' descriptors.
+// Where there are many, both may have a large part, and do not need it at once.
+func httpConnections() int {
+	limit := socket.Limit()
+	if limit < 8192 {
+		return max(limit/4, 8)
+	}
+	return min(limit/2, 100_000)
 }
 
 // httpServer returns a server with the API's limits that logs where all do.
@@ -219,7 +232,7 @@ func serveHTTP(ctx context.Context, s *http.Server, ln net.Listener) error {
 		}
 		stopped <- nil
 	})
-	err := s.Serve(ln)
+	err := s.Serve(netutil.LimitListener(ln, httpConnections()))
 	if stop() || !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("serve HTTP on %v: %w", ln.Addr(), err)
 	}
