@@ -181,7 +181,7 @@ func TestSeedCalls(t *testing.T) {
 	wantEnvelope(t, a, 503, "ROUTE_ERROR")
 }
 
-// wantEnvelope fails the test unless an answer is the seed's failure.
+// wantEnvelope fails the test unless an answer is a failure in the envelope.
 func wantEnvelope(t testing.TB, a answer, status int, code string) {
 	t.Helper()
 	got := decode[map[string]any](t, a)

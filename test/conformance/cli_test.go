@@ -215,7 +215,7 @@ func TestUp(t *testing.T) {
 	if left, _ := filepath.Glob(filepath.Join(home, "*")); len(left) > 0 {
 		t.Errorf("up left %v in its home", left)
 	}
-	// The seed's try-out: up dials loopback without more words.
+	// up dials loopback without more words.
 	s.want(t, 200, "", "GET", "/route/bind/"+strings.Replace(tg.addr, ":", "/", 1), nil)
 }
 
