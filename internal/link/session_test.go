@@ -222,6 +222,30 @@ func TestAckCrossesTheProxysHangUp(t *testing.T) {
 	}
 }
 
+func TestAckHearsOfTheEndBehindIt(t *testing.T) {
+	router, proxies := newStates(), newStates()
+	p := proxyAt(t, "dc1", proxies, func(ctx context.Context, r *Request) {
+		if conn, err := r.Accept(ctx, resolved); err == nil {
+			socket.Abort(conn) // as if it had crossed the AckCommand
+		}
+	})
+	d := NewDialer([]Proxy{p}, router.States)
+	heard := 0
+	for range 50 { // a busy machine may bring the news too late, but not every time
+		l, err := d.Dial(t.Context(), Want{Target: database, Park: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if l.Ack() != nil {
+			heard++
+		}
+		l.Close()
+	}
+	if heard == 0 {
+		t.Error("Ack never noticed that the proxy had given the link up")
+	}
+}
+
 func TestNothingForwardedUnacknowledged(t *testing.T) {
 	router, proxies := newStates(), newStates()
 	stands := make(chan struct{})
