@@ -120,6 +120,19 @@ func (l *List) PermitsName(t ohrouter.Target) bool {
 	})
 }
 
+// PermitsWritten is the decision of one who does not resolve names: whether t
+// is permitted as it is written. A name needs a pattern of names, for nobody
+// here knows its addresses.
+func (l *List) PermitsWritten(t ohrouter.Target) bool {
+	if l == nil {
+		return false
+	}
+	if addr := t.Addr(); addr.IsValid() {
+		return l.Permits(t, addr)
+	}
+	return slices.ContainsFunc(l.patterns, func(p pattern) bool { return p.matchesHost(t) })
+}
+
 // Explain says in a sentence why t is not permitted at addr and which pattern
 // would permit it. It is for the logs and messages of the proxy's side; addr is
 // the zero Addr where none is known.

@@ -281,10 +281,36 @@ func TestPermitsName(t *testing.T) {
 	}
 }
 
+func TestPermitsWritten(t *testing.T) {
+	tests := []struct {
+		allow  string
+		target string
+		want   bool
+	}{
+		{"", "db:80", false},
+		{"any", "db:80", true},
+		{"*.internal:80", "db.internal:80", true},
+		{"*.internal:80", "db.internal:81", false},
+		{"*.internal:80", "db.example:80", false},
+		{"10.0.0.0/8:80", "db:80", false}, // its address may lie elsewhere
+		{"10.0.0.0/8:80", "10.0.0.5:80", true},
+		{"10.0.0.0/8:80", "11.0.0.5:80", false},
+		{"*:80", "10.0.0.5:80", true},
+		{"*:80", "127.0.0.1:80", false},
+		{"127.0.0.0/8:80", "127.0.0.1:80", true},
+	}
+	for _, tt := range tests {
+		l := parse(t, Split(tt.allow)...)
+		if got := l.PermitsWritten(target(t, tt.target)); got != tt.want {
+			t.Errorf("[%s].PermitsWritten(%s) = %v, want %v", l, tt.target, got, tt.want)
+		}
+	}
+}
+
 func TestNothingIsPermittedWithoutPatterns(t *testing.T) {
 	to := ohrouter.Target{Host: "10.0.0.5", Port: 80}
 	for name, l := range map[string]*List{"nil": nil, "zero": {}} {
-		if l.Permits(to, to.Addr()) || l.PermitsName(to) {
+		if l.Permits(to, to.Addr()) || l.PermitsName(to) || l.PermitsWritten(to) {
 			t.Errorf("the %s list permits %v", name, to)
 		}
 		if got := l.String(); got != "" {
