@@ -1,230 +1,160 @@
 package relay
 
 import (
-	"cmp"
+	"crypto/tls"
 	"errors"
 	"io"
+	"net"
 	"os"
-	"syscall"
-	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ohrouter/oh-router/internal/socket"
 )
 
-// copyTCP moves the bytes of one TCP connection to the other. It waits for
-// bytes before it borrows a buffer, and goes over to splice(2) while they
-// arrive faster than a buffer holds.
-func (s *session) copyTCP(from Side) (failed Side, err error) {
-	src, err := s.tcp[from].SyscallConn()
-	if err != nil {
-		return from, err
-	}
-	dst, err := s.tcp[from.other()].SyscallConn()
-	if err != nil {
-		return from.other(), err
-	}
-	c := &tcpCopy{session: s, from: from, src: src, dst: dst}
-	return c.run()
+// carry is how a session moves its bytes where both sides are plain TCP, or
+// TLS over a [socket.Transport].
+type carry struct {
+	copiers [2]*copier // by the side they read; nil where copyBuffered has to do
 }
 
-type tcpCopy struct {
-	*session
-	from     Side
-	src, dst syscall.RawConn
-	buf      *[bufferSize]byte // borrowed while bytes are on the way
+// takeOver makes the copiers of a session, if it can have them.
+func (s *session) takeOver() {
+	var made [2]*copier
+	for side := range made {
+		made[side] = &copier{in: inlet{session: s, side: Side(side)}, out: outlet{session: s, side: Side(side).other()}}
+	}
+	var under [2]*socket.Transport
+	for side := range s.conns {
+		in, out := &made[side].in, &made[1-side].out
+		switch c := s.conns[side].(type) {
+		case *net.TCPConn:
+		case *tls.Conn:
+			t, ok := c.NetConn().(*socket.Transport)
+			if !ok || !c.ConnectionState().HandshakeComplete {
+				return
+			}
+			under[side], in.tls, out.tls = t, c, c
+		default:
+			return
+		}
+		raw, err := s.tcp[side].SyscallConn()
+		if err != nil {
+			return
+		}
+		in.raw, out.raw = raw, raw
+	}
+	for side, c := range made {
+		c.prepare()
+		if under[side] != nil {
+			under[side].TakeOver(records{&c.in, &made[1-side].out})
+		}
+	}
+	s.copiers = made
 }
 
-func (c *tcpCopy) run() (failed Side, err error) {
+// copy moves bytes until the end of the stream (nil) or a failure of one side.
+func (s *session) copy(from Side) (failed Side, err error) {
+	if c := s.copiers[from]; c != nil {
+		return c.run()
+	}
+	return s.copyBuffered(from)
+}
+
+// copier moves the bytes of one side to the other. It borrows a buffer when
+// bytes have come, and between plain TCP it goes over to splice(2) while they
+// come faster than a buffer holds.
+type copier struct {
+	in      inlet
+	out     outlet
+	splices bool
+
+	fill   func(fd uintptr) bool // fillStep; made once, for each is an allocation
+	pipe   *pipe                 // borrowed by splice
+	filled int                   // what fillStep has moved into it
+	err    error                 // of fillStep
+}
+
+func (c *copier) prepare() {
+	c.in.prepare(c.out.tls != nil)
+	c.out.prepare()
+	c.splices = c.in.tls == nil && c.out.tls == nil
+	c.fill = c.fillStep
+}
+
+func (c *copier) run() (failed Side, err error) {
+	from, to := c.in.side, c.out.side
 	for {
-		n, err := c.read()
-		if err == nil {
-			err = c.write(c.buf[:n])
-			c.putBuffer()
-			if err != nil {
-				return c.from.other(), err
+		b, err := c.in.next()
+		if len(b) > 0 {
+			werr := c.out.write(b)
+			c.in.putBuffer()
+			if werr != nil {
+				return to, werr
 			}
 		}
-		if n == bufferSize {
-			var dead Side
-			if dead, err = c.splice(); dead != c.from {
-				return dead, err
+		if c.splices && len(b) == bufferSize {
+			if failed, err = c.splice(); failed != from {
+				return failed, err
 			}
 		}
 		switch {
 		case errors.Is(err, io.EOF):
-			return c.from, nil
+			return from, nil
 		case err != nil:
-			return c.from, err
+			return from, err
 		}
 	}
-}
-
-// read waits for bytes and returns them in c.buf.
-func (c *tcpCopy) read() (n int, err error) {
-	werr := c.src.Read(func(fd uintptr) bool {
-		c.buf = buffers.Get().(*[bufferSize]byte)
-		n, err = ignoringEINTR(func() (int, error) { return unix.Read(int(fd), c.buf[:]) })
-		if err == nil && n > 0 {
-			return true
-		}
-		c.putBuffer()
-		return !errors.Is(err, unix.EAGAIN)
-	})
-	switch {
-	case werr != nil:
-		return 0, werr
-	case err != nil:
-		return 0, os.NewSyscallError("read", err)
-	case n == 0:
-		return 0, io.EOF
-	}
-	return n, nil
-}
-
-func (c *tcpCopy) putBuffer() {
-	buffers.Put(c.buf)
-	c.buf = nil
-}
-
-// write gives all of b to the destination's kernel.
-func (c *tcpCopy) write(b []byte) error {
-	return c.push(func(fd int) (bool, error) {
-		n, err := unix.Write(fd, b)
-		if n > 0 {
-			c.moved[c.from].Add(uint64(n))
-			b = b[n:]
-		}
-		return len(b) == 0, err
-	})
 }
 
 // splice moves bytes through a pipe while they arrive in bulk. A nil error
 // means that they no longer do.
-func (c *tcpCopy) splice() (failed Side, err error) {
+func (c *copier) splice() (failed Side, err error) {
+	from, to := c.in.side, c.out.side
 	p := pipes.get()
 	if p == nil {
-		return c.from, nil // no descriptors left: buffers still work
+		return from, nil // no descriptors left: buffers still work
 	}
 	for {
-		n, err := c.fill(p)
+		n, err := c.fillPipe(p)
 		if n <= 0 {
 			pipes.put(p)
-			return c.from, err
+			return from, err
 		}
-		if err := c.drainPipe(p, n); err != nil {
+		if err := c.out.drainPipe(p, n); err != nil {
 			pipes.drop(p)
-			return c.from.other(), err
+			return to, err
 		}
 		if n < bufferSize/4 {
 			pipes.put(p)
-			return c.from, nil
+			return from, nil
 		}
 	}
 }
 
 const spliceFlags = unix.SPLICE_F_MOVE | unix.SPLICE_F_NONBLOCK
 
-// fill moves what the source has into the empty pipe. It does not wait: 0 and
-// no error means that there is nothing now.
-func (c *tcpCopy) fill(p *pipe) (n int, err error) {
-	werr := c.src.Read(func(fd uintptr) bool {
-		n, err = ignoringEINTR(func() (int, error) {
-			n, err := unix.Splice(int(fd), nil, p.w, nil, p.size, spliceFlags)
-			return int(n), err
-		})
-		return true
-	})
+// fillPipe moves what the source has into the empty pipe. It does not wait: 0
+// and no error means that there is nothing now.
+func (c *copier) fillPipe(p *pipe) (n int, err error) {
+	c.pipe = p
+	werr := c.in.raw.Read(c.fill)
+	c.pipe = nil
 	switch {
 	case werr != nil:
 		return 0, werr
-	case errors.Is(err, unix.EAGAIN):
+	case errors.Is(c.err, unix.EAGAIN):
 		return 0, nil
-	case err != nil:
-		return 0, os.NewSyscallError("splice", err)
+	case c.err != nil:
+		return 0, os.NewSyscallError("splice", c.err)
 	}
-	return n, nil
+	return c.filled, nil
 }
 
-// drainPipe gives the n bytes in the pipe to the destination's kernel.
-func (c *tcpCopy) drainPipe(p *pipe, n int) error {
-	return c.push(func(fd int) (bool, error) {
-		m, err := unix.Splice(p.r, nil, fd, nil, n, spliceFlags)
-		if m > 0 {
-			c.moved[c.from].Add(uint64(m))
-			n -= int(m)
-		}
-		return n == 0, err
+func (c *copier) fillStep(fd uintptr) bool {
+	c.filled, c.err = ignoringEINTR(func() (int, error) {
+		n, err := unix.Splice(int(fd), nil, c.pipe.w, nil, c.pipe.size, spliceFlags)
+		return int(n), err
 	})
-}
-
-// push calls step with the destination's descriptor until it is done, waiting
-// while it would block.
-func (c *tcpCopy) push(step func(fd int) (done bool, err error)) error {
-	blocked, err := c.try(step, false)
-	for err == nil && blocked {
-		blocked, err = c.wait(step)
-	}
-	return err
-}
-
-// try calls step until it is done, fails, or would block; wait makes it wait
-// instead, until the destination's write deadline.
-func (c *tcpCopy) try(step func(fd int) (done bool, err error), wait bool) (blocked bool, err error) {
-	werr := c.dst.Write(func(fd uintptr) bool {
-		for {
-			var done bool
-			done, err = step(int(fd))
-			switch {
-			case done:
-				blocked, err = false, nil
-				return true
-			case errors.Is(err, unix.EAGAIN):
-				blocked, err = true, nil
-				return !wait
-			case err != nil && !errors.Is(err, unix.EINTR):
-				err = os.NewSyscallError("write", err)
-				return true
-			}
-		}
-	})
-	return blocked, cmp.Or(werr, err)
-}
-
-// lookEvery is how often a blocked writer looks whether its source is lost.
-const lookEvery = time.Second
-
-var errGaveUp = errors.New("the peer takes nothing, and what it would be sent next is a reset")
-
-// wait is try for a destination that blocks. The kernel ends the wait for a
-// peer that takes nothing for [socket.DeadAfter]; when the source is lost
-// meanwhile, it ends after lingerFor.
-func (c *tcpCopy) wait(step func(fd int) (done bool, err error)) (blocked bool, err error) {
-	to, moved := c.tcp[c.from.other()], c.moved[c.from].Load()
-	for look := lookEvery; ; look = lingerFor {
-		if err := to.SetWriteDeadline(time.Now().Add(look)); err != nil {
-			return false, err
-		}
-		blocked, err := c.try(step, true)
-		if !errors.Is(err, os.ErrDeadlineExceeded) {
-			_ = to.SetWriteDeadline(time.Time{}) // fails only on a closed connection
-			return blocked, err
-		}
-		switch lost := c.hiddenLoss(c.from); {
-		case lost == nil, c.moved[c.from].Load() != moved:
-			return true, nil // once more
-		case look == lingerFor:
-			return false, errGaveUp
-		default:
-			c.record(c.from, lost)
-		}
-	}
-}
-
-func ignoringEINTR(f func() (int, error)) (int, error) {
-	for {
-		n, err := f()
-		if !errors.Is(err, unix.EINTR) {
-			return n, err
-		}
-	}
+	return true
 }

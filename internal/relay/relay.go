@@ -61,6 +61,7 @@ func Pipe(a, b net.Conn, live *Counters) End {
 		tcp:   [2]*net.TCPConn{socket.TCP(a), socket.TCP(b)},
 		moved: [2]*atomic.Uint64{&live.AB, &live.BA},
 	}
+	s.takeOver()
 	var wg sync.WaitGroup
 	wg.Go(func() { s.direction(B) })
 	s.direction(A)
@@ -73,6 +74,7 @@ type session struct {
 	conns [2]net.Conn
 	tcp   [2]*net.TCPConn // under conns; nil when that is not TCP
 	moved [2]*atomic.Uint64
+	carry
 
 	mu       sync.Mutex       // guards what follows; never held during I/O
 	end      *End             // the first end
@@ -120,15 +122,6 @@ func (s *session) fail(side Side, err error) {
 	if last || both {
 		s.reset(side)
 	}
-}
-
-// copy moves bytes until the end of the stream (nil) or a failure of one side.
-func (s *session) copy(from Side) (failed Side, err error) {
-	to := from.other()
-	if s.tcp[from] != nil && s.conns[from] == net.Conn(s.tcp[from]) && s.conns[to] == net.Conn(s.tcp[to]) {
-		return s.copyTCP(from)
-	}
-	return s.copyBuffered(from)
 }
 
 const bufferSize = 64 << 10

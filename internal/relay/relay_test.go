@@ -9,6 +9,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"io"
 	"math/big"
 	mrand "math/rand/v2"
@@ -26,7 +27,16 @@ import (
 	"github.com/ohrouter/oh-router/internal/socket"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if order := os.Getenv(peerOf); order != "" {
+		if err := peer(order); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // deadline is when a test that hangs gives up; no test waits for it.
 const deadline = 30 * time.Second
@@ -44,6 +54,10 @@ func kinds(t testing.TB) []kind {
 		tcp,
 		{"tls-server", true, func(t testing.TB) (net.Conn, net.Conn) { return tlsPair(t, cert, true) }},
 		{"tls-client", true, func(t testing.TB) (net.Conn, net.Conn) { return tlsPair(t, cert, false) }},
+		{"tls-without-transport", true, func(t testing.TB) (net.Conn, net.Conn) {
+			near, far := tcpPair(t)
+			return tlsOver(t, cert, true, near, far)
+		}},
 	}
 }
 
@@ -76,7 +90,12 @@ func tcpPair(t testing.TB) (near, far net.Conn) {
 
 func tlsPair(t testing.TB, cert tls.Certificate, nearServes bool) (near, far net.Conn) {
 	t.Helper()
-	n, f := tcpPair(t)
+	near, far = tcpPair(t)
+	return tlsOver(t, cert, nearServes, socket.NewTransport(near.(*net.TCPConn)), far)
+}
+
+func tlsOver(t testing.TB, cert tls.Certificate, nearServes bool, n, f net.Conn) (near, far net.Conn) {
+	t.Helper()
 	server := &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS13}
 	client := &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS13}
 	nc, fc := tls.Server(n, server), tls.Client(f, client)
