@@ -15,7 +15,7 @@ import (
 
 // The layout of the file: bucket meta has the format's version in decimal and
 // the tally of all records; bucket ports has, for each port in two big-endian
-// bytes, a checksum and the record as JSON.
+// bytes, a checksum and the record as JSON. values.go has the other buckets.
 var (
 	metaBucket  = []byte("meta")
 	portsBucket = []byte("ports")

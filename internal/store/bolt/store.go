@@ -1,5 +1,5 @@
-// Package bolt keeps the registry's records in one file of a directory, with
-// bbolt.
+// Package bolt keeps the registry's records, and what else a router remembers,
+// in one file of a directory, with bbolt.
 //
 // The file is trusted with what a port means, and so it is not trusted itself:
 // it is verified as a whole before it is used, each record carries a checksum,
@@ -32,6 +32,7 @@ type Store struct {
 	path   string
 	writes chan write
 	loads  chan *load
+	jobs   chan job
 	quit   chan struct{} // closed by Close
 	over   chan struct{} // closed when run has ended
 	close  func() error
@@ -58,6 +59,7 @@ func newStore(db *bbolt.DB, file *os.File, path string) *Store {
 		db: db, file: file, path: path,
 		writes: make(chan write),
 		loads:  make(chan *load),
+		jobs:   make(chan job),
 		quit:   make(chan struct{}),
 		over:   make(chan struct{}),
 	}
@@ -122,6 +124,8 @@ func (s *Store) run() {
 			}
 		case l := <-s.loads:
 			l.result <- s.read(l)
+		case j := <-s.jobs:
+			j.result <- s.perform(j)
 		case <-s.quit:
 			return
 		}
