@@ -94,6 +94,13 @@ func tlsPair(t testing.TB, cert tls.Certificate, nearServes bool) (near, far net
 	return tlsOver(t, cert, nearServes, socket.NewTransport(near.(*net.TCPConn)), far)
 }
 
+// tlsLink is a link with both ends as the router and the proxy have them.
+func tlsLink(t testing.TB, cert tls.Certificate) (client, server net.Conn) {
+	t.Helper()
+	c, s := tcpPair(t)
+	return tlsOver(t, cert, false, socket.NewTransport(c.(*net.TCPConn)), socket.NewTransport(s.(*net.TCPConn)))
+}
+
 func tlsOver(t testing.TB, cert tls.Certificate, nearServes bool, n, f net.Conn) (near, far net.Conn) {
 	t.Helper()
 	server := &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS13}
@@ -544,49 +551,4 @@ func TestPipeOverMemory(t *testing.T) {
 		t.Errorf("end = %+v, want an orderly one by B", e)
 	}
 	farA.Close()
-}
-
-func BenchmarkStream(b *testing.B) {
-	for _, c := range carriers {
-		b.Run(c.name, func(b *testing.B) { benchmarkStream(b, start(b, c, tcp, tcp, false)) })
-	}
-}
-
-func benchmarkStream(b *testing.B, f *fixture) {
-	f.far[0].SetDeadline(time.Time{})
-	f.far[1].SetDeadline(time.Time{})
-	chunk := make([]byte, 256<<10)
-	b.SetBytes(int64(len(chunk)))
-	var wg sync.WaitGroup
-	wg.Go(func() { io.Copy(io.Discard, struct{ io.Reader }{f.far[1]}) })
-	for b.Loop() {
-		if _, err := f.far[0].Write(chunk); err != nil {
-			b.Fatal(err)
-		}
-	}
-	closeWrite(b, f.far[0])
-	wg.Wait()
-}
-
-func BenchmarkRequestResponse(b *testing.B) {
-	for _, c := range carriers {
-		b.Run(c.name, func(b *testing.B) { benchmarkRequestResponse(b, start(b, c, tcp, tcp, false)) })
-	}
-}
-
-func benchmarkRequestResponse(b *testing.B, f *fixture) {
-	var wg sync.WaitGroup
-	wg.Go(func() { io.CopyBuffer(struct{ io.Writer }{f.far[1]}, struct{ io.Reader }{f.far[1]}, make([]byte, 64)) })
-	msg := make([]byte, 64)
-	b.ReportAllocs()
-	for b.Loop() {
-		if _, err := f.far[0].Write(msg); err != nil {
-			b.Fatal(err)
-		}
-		if _, err := io.ReadFull(f.far[0], msg); err != nil {
-			b.Fatal(err)
-		}
-	}
-	closeWrite(b, f.far[0])
-	wg.Wait()
 }
