@@ -22,6 +22,7 @@ import (
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
 
 	ohrouter "github.com/ohrouter/oh-router"
+	"github.com/ohrouter/oh-router/internal/access"
 )
 
 // Bindings is what the API asks about bindings. Errors carry a code; Host and
@@ -54,6 +55,15 @@ type Config struct {
 	Sessions Sessions
 	Proxies  func() []ohrouter.Proxy
 
+	// Access knows the tokens that calls need; nil is a set of its own, empty at
+	// first.
+	Access *access.Tokens
+	// Hosts are the names by which the API may be called, besides localhost,
+	// Advertise and every address.
+	Hosts []string
+	// OpenMetrics answers /metrics without a token, too.
+	OpenMetrics bool
+
 	// Advertise is the host in returned addresses; "" is the address at which
 	// the call arrived.
 	Advertise string
@@ -80,6 +90,12 @@ func New(cfg Config) (http.Handler, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
+	if cfg.Access == nil {
+		var err error
+		if cfg.Access, err = access.Open(context.Background(), access.Config{}); err != nil {
+			return nil, fmt.Errorf("make the API: %w", err)
+		}
+	}
 	matchCase()
 	a := &api{cfg}
 	mux := http.NewServeMux()
@@ -88,7 +104,7 @@ func New(cfg Config) (http.Handler, error) {
 	a.addBindings(h)
 	a.addSessions(h)
 	a.addRoute(h)
-	addHealth(mux, cfg.Parts, cfg.Metrics)
+	addHealth(mux, cfg.Parts, cfg.Metrics, func(r *http.Request) bool { return callerOf(r.Context()).SeesMetrics() })
 	doc, err := document(h.OpenAPI())
 	if err != nil {
 		return nil, err
@@ -103,11 +119,12 @@ func New(cfg Config) (http.Handler, error) {
 // switch for the whole process only.
 var matchCase = sync.OnceFunc(func() { huma.ValidateStrictCasing = true })
 
-// wrap puts around the calls what they have in common, outermost last. Checks
-// of who calls belong between known and bounded, behind the limits.
+// wrap puts around the calls what they have in common, outermost last. Who
+// calls is known before the body is read.
 func (a *api) wrap(mux *http.ServeMux) http.Handler {
 	h := known(mux)
 	h = bounded(h)
+	h = newGuard(&a.Config).protect(h)
 	h = observe(a.Log, h)
 	return h
 }

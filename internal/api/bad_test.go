@@ -244,16 +244,16 @@ func raw(t *testing.T, base, request string) string {
 func TestRawRequests(t *testing.T) {
 	base := serve(t, handler(t, oneBinding()))
 	for request, want := range map[string]string{
-		"POST /v1/bindings HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n":                            "400",
-		"POST /v1/bindings HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n{":                                         "400",
-		"GET /livez HTTP/1.1\r\nHost: x\r\nX: " + strings.Repeat("x", 2*maxHeader) + "\r\n\r\n":                        "431",
-		"GET /" + strings.Repeat("x", 2*maxHeader) + " HTTP/1.1\r\nHost: x\r\n\r\n":                                    "431",
-		"GET / HTTP/1.1\r\nConnection: close\r\n\r\n":                                                                  "400",
-		"CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\nConnection: close\r\n\r\n":                                               "404",
-		"GET http://other/livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n":                                      "200",
-		"GET //livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n":                                                 "404",
-		"POST /v1/bindings HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 1000000\r\n\r\n":             "413",
-		"POST /v1/bindings HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 16\r\n\r\n{\"target\":\"a:1\"}": "200",
+		"POST /v1/bindings HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n":                            "400",
+		"POST /v1/bindings HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1\r\n\r\n{":                                         "400",
+		"GET /livez HTTP/1.1\r\nHost: localhost\r\nX: " + strings.Repeat("x", 2*maxHeader) + "\r\n\r\n":                        "431",
+		"GET /" + strings.Repeat("x", 2*maxHeader) + " HTTP/1.1\r\nHost: localhost\r\n\r\n":                                    "431",
+		"GET / HTTP/1.1\r\nConnection: close\r\n\r\n":                                                                          "400",
+		"CONNECT 127.0.0.1:1 HTTP/1.1\r\nHost: 127.0.0.1:1\r\nConnection: close\r\n\r\n":                                       "404",
+		"GET http://other/livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n":                                      "200",
+		"GET //livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n":                                                 "404",
+		"POST /v1/bindings HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: 1000000\r\n\r\n":             "413",
+		"POST /v1/bindings HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 16\r\n\r\n{\"target\":\"a:1\"}": "200",
 	} {
 		got := raw(t, base, request)
 		if !strings.HasPrefix(got, "HTTP/1.1 "+want) {
@@ -284,7 +284,7 @@ func TestPanic(t *testing.T) {
 		c.Log = slog.New(slog.NewJSONHandler(&log, nil))
 	})
 	w := httptest.NewRecorder()
-	h.ServeHTTP(w, httptest.NewRequest("GET", "/v1/sessions", nil))
+	h.ServeHTTP(w, httptest.NewRequest("GET", "http://127.0.0.1/v1/sessions", nil))
 	wantJSON(t, "panic", w.Body.String(), `{"type":"about:blank","title":"Internal Server Error","status":500,
 		"detail":"internal error; the server's log has the details","code":"internal"}`)
 	for _, want := range []string{`"level":"ERROR"`, "boom", "bad_test.go"} {
@@ -299,7 +299,7 @@ func TestAccessLog(t *testing.T) {
 	h := handler(t, oneBinding(), func(c *Config) {
 		c.Log = slog.New(slog.NewJSONHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	})
-	r := httptest.NewRequest("GET", "/v1/bindings/b1?drain=canary", nil)
+	r := httptest.NewRequest("GET", "http://127.0.0.1/v1/bindings/b1?drain=canary", nil)
 	r.Header.Set("Authorization", "Bearer canary")
 	h.ServeHTTP(httptest.NewRecorder(), r)
 	var line map[string]any

@@ -108,7 +108,7 @@ func bounded(next http.Handler) http.Handler {
 		if p != nil {
 			w.Header().Set("Connection", "close") // or the server would wait for the rest before it answers
 			fail(w, r, p)
-			discard(w, r)
+			discard(w, r, maxDiscarded)
 			return
 		}
 		r.Body = io.NopCloser(bytes.NewReader(body))
@@ -144,13 +144,14 @@ func readBody(w http.ResponseWriter, r *http.Request) ([]byte, *Problem) {
 	return body, nil
 }
 
-// discard reads what is left of a refused body behind the answer, for a moment:
-// a client that still sends when the server closes sees a reset instead.
-func discard(w http.ResponseWriter, r *http.Request) {
+// discard reads what is left of a refused body behind the answer, up to most
+// bytes and for a moment: a client that still sends when the server closes sees
+// a reset instead.
+func discard(w http.ResponseWriter, r *http.Request, most int64) {
 	c := http.NewResponseController(w)
 	// Without any of the three the answer is as good as it can be.
 	_ = errors.Join(c.EnableFullDuplex(), c.Flush(), c.SetReadDeadline(time.Now().Add(discardTimeout)))
-	_, _ = io.CopyN(io.Discard, r.Body, maxDiscarded)
+	_, _ = io.CopyN(io.Discard, r.Body, most)
 }
 
 // known answers what mux would answer with a text or a redirect: unknown

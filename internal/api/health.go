@@ -16,16 +16,17 @@ type Part struct {
 }
 
 // Health returns the handler for a listener that serves /livez, /readyz and
-// /metrics alone. Parts and metrics may be nil, as in [Config].
+// /metrics alone, to everybody who reaches it. Parts and metrics may be nil, as
+// in [Config].
 func Health(parts func(context.Context) []Part, metrics http.Handler) http.Handler {
 	mux := http.NewServeMux()
-	addHealth(mux, parts, metrics)
+	addHealth(mux, parts, metrics, func(*http.Request) bool { return true })
 	return bounded(known(mux))
 }
 
 // addHealth adds the calls that supervisors and monitoring make. The process
-// is alive while it answers.
-func addHealth(mux *http.ServeMux, parts func(context.Context) []Part, metrics http.Handler) {
+// is alive while it answers. Whether a call is shown the parts is asked of seen.
+func addHealth(mux *http.ServeMux, parts func(context.Context) []Part, metrics http.Handler, seen func(*http.Request) bool) {
 	if parts == nil {
 		parts = func(context.Context) []Part { return nil }
 	}
@@ -33,13 +34,17 @@ func addHealth(mux *http.ServeMux, parts func(context.Context) []Part, metrics h
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
 		list := parts(r.Context())
 		_, verbose := r.URL.Query()["verbose"]
+		text := "the parts are shown with a token\n"
+		if seen(r) {
+			text = lines(list)
+		}
 		switch ready := allRequired(list); {
 		case ready && verbose:
-			plain(w, http.StatusOK, lines(list)+"readyz check passed\n")
+			plain(w, http.StatusOK, text+"readyz check passed\n")
 		case ready:
 			plain(w, http.StatusOK, "ok\n")
 		default:
-			plain(w, http.StatusServiceUnavailable, lines(list)+"readyz check failed\n")
+			plain(w, http.StatusServiceUnavailable, text+"readyz check failed\n")
 		}
 	})
 	if metrics != nil {

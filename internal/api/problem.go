@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net/http"
 	"strings"
 
@@ -26,6 +27,8 @@ type Problem struct {
 	Detail string        `json:"detail"`
 	Code   ohrouter.Code `json:"code"`
 	Errors []FieldError  `json:"errors,omitempty"`
+
+	challenge string // of a call without the credentials or rights that it needs
 }
 
 // FieldError is what is wrong with one part of a request.
@@ -42,6 +45,26 @@ func (p *Problem) GetStatus() int { return p.Status }
 
 // ContentType returns the media type of problems.
 func (p *Problem) ContentType(string) string { return problemType }
+
+// GetHeaders returns the header that belongs to the problem.
+func (p *Problem) GetHeaders() http.Header {
+	if p.challenge == "" {
+		return nil
+	}
+	return http.Header{"Www-Authenticate": {p.challenge}}
+}
+
+// challenge makes p one that says which credentials the API takes (RFC 6750).
+func challenge(p *Problem, shown bool) *Problem {
+	p.challenge = `Bearer realm="oh-router"`
+	switch {
+	case p.Code == ohrouter.Forbidden:
+		p.challenge += `, error="insufficient_scope"`
+	case shown:
+		p.challenge += `, error="invalid_token"`
+	}
+	return p
+}
 
 const problemType = "application/problem+json"
 
@@ -104,6 +127,9 @@ func invalidFields(status int, errs []FieldError) *Problem {
 // fault logs err when it is ours, and returns the problem that shows it.
 func (a *api) fault(ctx context.Context, doing string, err error) *Problem {
 	p := problemFor(err)
+	if p.Code == ohrouter.Unauthorized || p.Code == ohrouter.Forbidden {
+		p = challenge(p, true)
+	}
 	if p.Code == ohrouter.Internal && ctx.Err() == nil {
 		a.Log.Error("API call failed", "call", doing, "err", err)
 	}
@@ -117,6 +143,7 @@ func fail(w http.ResponseWriter, r *http.Request, p *Problem) {
 	if strings.HasPrefix(r.URL.Path, routePrefix) {
 		body, contentType = failed[noData](p), "application/json"
 	}
+	maps.Copy(w.Header(), p.GetHeaders())
 	w.Header().Set("Content-Type", contentType)
 	w.WriteHeader(p.Status)
 	// Problems always encode, and a client that has gone is no fault.

@@ -70,12 +70,12 @@ func TestSlowRequests(t *testing.T) {
 		answer string
 		after  time.Duration
 	}{
-		"GET /livez HTTP/1.1\r\nHost:":                                                   {"", headerTimeout},
-		"POST /v1/bindings HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{":          {"HTTP/1.1 400 Bad Request\r\n", bodyTimeout},
-		"POST /v1/bindings HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n{":       {"HTTP/1.1 413 Request Entity Too Large\r\n", discardTimeout},
-		"POST /v1/bindings HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r": {"HTTP/1.1 400 Bad Request\r\n", bodyTimeout},
-		"GET /livez HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\n":                    {"HTTP/1.1 400 Bad Request\r\n", bodyTimeout},
-		"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n":                                         {"HTTP/1.1 200 OK\r\n", idleTimeout},
+		"GET /livez HTTP/1.1\r\nHost:": {"", headerTimeout},
+		"POST /v1/bindings HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{":          {"HTTP/1.1 400 Bad Request\r\n", bodyTimeout},
+		"POST /v1/bindings HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000\r\n\r\n{":       {"HTTP/1.1 413 Request Entity Too Large\r\n", discardTimeout},
+		"POST /v1/bindings HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n1\r": {"HTTP/1.1 400 Bad Request\r\n", bodyTimeout},
+		"GET /livez HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\n":                    {"HTTP/1.1 400 Bad Request\r\n", bodyTimeout},
+		"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n":                                         {"HTTP/1.1 200 OK\r\n", idleTimeout},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			got, after := send(t, handler(t, oneBinding()), request)
@@ -91,7 +91,7 @@ func TestRefusedAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := dial(t, handler(t, oneBinding()))
 		start := time.Now()
-		if _, err := io.WriteString(c, "POST /v1/bindings HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n"); err != nil {
+		if _, err := io.WriteString(c, "POST /v1/bindings HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000\r\n\r\n"); err != nil {
 			t.Fatal(err)
 		}
 		b := make([]byte, 4<<10)
@@ -120,7 +120,7 @@ func slowBind(t *testing.T, path string) {
 	}
 	const body = `{"target":"a:1"}`
 	got, _ := send(t, handler(t, fake), fmt.Sprintf(
-		"POST %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s", path, len(body), body))
+		"POST %s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s", path, len(body), body))
 	if !strings.HasPrefix(got, "HTTP/1.1 200 OK\r\n") {
 		t.Errorf("slow bind at %s = %q, want 200", path, got)
 	}
@@ -136,7 +136,7 @@ func TestClientGone(t *testing.T) {
 			close(ended)
 		}
 		c := dial(t, handler(t, fake))
-		if _, err := io.WriteString(c, "GET /route/bind/a/1 HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
+		if _, err := io.WriteString(c, "GET /route/bind/a/1 HTTP/1.1\r\nHost: localhost\r\n\r\n"); err != nil {
 			t.Fatal(err)
 		}
 		c.Close()
@@ -154,7 +154,7 @@ func TestClientTakesNothing(t *testing.T) {
 			close(done)
 		}))
 		start := time.Now()
-		if _, err := io.WriteString(c, "GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
+		if _, err := io.WriteString(c, "GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n"); err != nil {
 			t.Fatal(err)
 		}
 		<-done
@@ -170,7 +170,7 @@ func TestKeptConnection(t *testing.T) {
 		c := dial(t, handler(t, oneBinding()))
 		const body = `{"target":"a:1"}`
 		for range 2 {
-			if _, err := fmt.Fprintf(c, "POST /v1/bindings HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: %d\r\n\r\n", len(body)); err != nil {
+			if _, err := fmt.Fprintf(c, "POST /v1/bindings HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: %d\r\n\r\n", len(body)); err != nil {
 				t.Fatal(err)
 			}
 			b := make([]byte, 4<<10)

@@ -1,0 +1,170 @@
+package api
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	ohrouter "github.com/ohrouter/oh-router"
+	"github.com/ohrouter/oh-router/internal/access"
+)
+
+// guard decides whether a call is made at all, by its header alone: before its
+// body is read and before anything is looked up. What a caller may do is asked
+// of the [access.Caller] that it leaves in the context.
+type guard struct {
+	tokens      *access.Tokens
+	hosts       []string // canonical names of the API
+	openMetrics bool
+	crossOrigin *http.CrossOriginProtection
+}
+
+func newGuard(cfg *Config) *guard {
+	g := &guard{tokens: cfg.Access, openMetrics: cfg.OpenMetrics, crossOrigin: http.NewCrossOriginProtection(), hosts: []string{"localhost"}}
+	for _, h := range append(slices.Clone(cfg.Hosts), cfg.Advertise) {
+		if h != "" {
+			g.hosts = append(g.hosts, hostName(h))
+		}
+	}
+	return g
+}
+
+// caller is who makes a call, and from where.
+type caller struct {
+	access.Caller
+	addr netip.Addr // the zero Addr when the call did not come over TCP
+}
+
+type callerKey struct{}
+
+// callerOf returns who makes the call of a context. Without a guard before it
+// that is one who may do nothing.
+func callerOf(ctx context.Context) caller {
+	c, _ := ctx.Value(callerKey{}).(caller)
+	return c
+}
+
+// protect refuses the calls that may not be made. Supervisors and readers of
+// the documentation need no right, and have none.
+func (g *guard) protect(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		who, p := g.admit(r)
+		if p != nil && !g.public(r.URL.Path) {
+			refuse(w, r, p)
+			return
+		}
+		c := caller{Caller: who}
+		if from, err := netip.ParseAddrPort(r.RemoteAddr); err == nil {
+			c.addr = from.Addr().Unmap().WithZone("")
+		}
+		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), callerKey{}, c)))
+	})
+}
+
+// public tells whether a path is for everybody.
+func (g *guard) public(path string) bool {
+	switch path {
+	case "/livez", "/readyz", "/openapi.json", "/docs":
+		return true
+	case "/metrics":
+		return g.openMetrics
+	}
+	return strings.HasPrefix(path, "/docs/")
+}
+
+// admit returns who makes a call, or why it is refused.
+func (g *guard) admit(r *http.Request) (access.Caller, *Problem) {
+	if !g.knowsHost(r.Host) {
+		return access.Caller{}, problemFor(ohrouter.Errorf(ohrouter.Forbidden,
+			"the API is not known by the name %.100q: call it by its address, or have the name added to the router's hosts", r.Host))
+	}
+	if g.fromOtherSite(r) {
+		return access.Caller{}, problemFor(ohrouter.Errorf(ohrouter.Forbidden,
+			"the call comes from a page of another site in a browser; programs are to send no Origin and no Sec-Fetch-Site"))
+	}
+	who, err := g.tokens.Authenticate(bearer(r))
+	if err != nil {
+		return access.Caller{}, challenge(problemFor(err), r.Header.Get("Authorization") != "")
+	}
+	if r.URL.Path == "/metrics" && !g.openMetrics && !who.SeesMetrics() {
+		return access.Caller{}, challenge(problemFor(ohrouter.Errorf(ohrouter.Forbidden,
+			"the token's role is %s; metrics are for an admin or a viewer", who.Role())), true)
+	}
+	return who, nil
+}
+
+// bearer returns the token that a call shows, "" if it shows nothing. What is
+// no bearer token, or more than one, comes out as something that is no token.
+func bearer(r *http.Request) string {
+	shown := r.Header.Values("Authorization")
+	if len(shown) == 0 {
+		return ""
+	}
+	const scheme = "bearer "
+	if first := shown[0]; len(shown) == 1 && len(first) > len(scheme) && strings.EqualFold(first[:len(scheme)], scheme) {
+		return strings.Trim(first[len(scheme):], " ")
+	}
+	return "not a bearer token"
+}
+
+// knowsHost tells whether the API goes by the name of a Host header. A page
+// that has its own name lead here (DNS rebinding) is of the same site as the
+// API to a browser, and this header is what gives it away. Addresses are
+// nobody's names, and no browser leaves the header out.
+func (g *guard) knowsHost(host string) bool {
+	name, _, err := net.SplitHostPort(host)
+	if err != nil {
+		name = host
+	}
+	name = hostName(name)
+	if _, err := netip.ParseAddr(name); err == nil || name == "" {
+		return true
+	}
+	return slices.Contains(g.hosts, name)
+}
+
+// hostName returns the spelling of a host that names are compared in.
+func hostName(s string) string {
+	return strings.ToLower(strings.TrimSuffix(strings.TrimSuffix(strings.TrimPrefix(s, "["), "]"), "."))
+}
+
+// fromOtherSite tells whether a browser makes the call for a page of another
+// site. The calls below /route change things with a GET, which a page can make
+// with an image or a link, so they are looked at like a POST.
+func (g *guard) fromOtherSite(r *http.Request) bool {
+	if !strings.HasPrefix(r.URL.Path, routePrefix) {
+		return g.crossOrigin.Check(r) != nil
+	}
+	if r.Method == http.MethodGet && r.Header.Get("Sec-Fetch-Site") == "" {
+		// Without encryption and beyond loopback, browsers send neither of the
+		// headers that Check looks at with a GET. They say their languages
+		// always; programs do not, or say "*".
+		if l := r.Header.Get("Accept-Language"); l != "" && l != "*" {
+			return true
+		}
+	}
+	unsafe := *r
+	unsafe.Method = http.MethodPost
+	return g.crossOrigin.Check(&unsafe) != nil
+}
+
+// maxRefused is how much is read of the body of a call that is refused by its
+// header: as much as an honest caller may have sent.
+const maxRefused = 2 * maxBody
+
+// refuse answers a call whose body has not been read.
+func refuse(w http.ResponseWriter, r *http.Request, p *Problem) {
+	if r.Body == nil || r.Body == http.NoBody {
+		fail(w, r, p)
+		return
+	}
+	w.Header().Set("Connection", "close")
+	// What nobody will read may not hold the connection, either.
+	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(discardTimeout))
+	fail(w, r, p)
+	discard(w, r, maxRefused)
+}
