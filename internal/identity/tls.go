@@ -1,0 +1,158 @@
+package identity
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"reflect"
+
+	ohrouter "github.com/ohrouter/oh-router"
+)
+
+// ALPN is the name under which TLS knows the protocol of links. A connection
+// that has not agreed on it is refused by both sides.
+const ALPN = "oh-router/1"
+
+// sessions is how many TLS sessions a side that dials remembers.
+const sessions = 256
+
+// LinkClient returns the settings of a router that makes links to the proxy of
+// a name, or to any proxy of the CA for "". The settings are to be kept, one for
+// each proxy: they hold the sessions that make later handshakes short.
+func (c *Credentials) LinkClient(proxy string) *tls.Config {
+	return c.client(demand{role: Proxy, name: proxy, usage: x509.ExtKeyUsageServerAuth, protocol: ALPN}, ALPN)
+}
+
+// LinkServer returns the settings of a proxy that takes links from routers.
+func (c *Credentials) LinkServer() *tls.Config {
+	cfg := c.server(demand{role: Router, usage: x509.ExtKeyUsageClientAuth, protocol: ALPN}, ALPN)
+	cfg.ClientAuth = tls.RequireAnyClientCert // VerifyConnection says which
+	cfg.GetCertificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &c.current.Load().link, nil }
+	return cfg
+}
+
+// HTTPSServer returns the settings of an API. A caller may send a certificate;
+// one that is not good is refused, and [Peer] tells whose it is.
+func (c *Credentials) HTTPSServer() *tls.Config {
+	cfg := c.server(demand{usage: x509.ExtKeyUsageClientAuth, optional: true}, "h2", "http/1.1")
+	cfg.ClientAuth = tls.RequestClientCert
+	cfg.GetCertificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &c.current.Load().http, nil }
+	// A browser asks its user which certificate to send, unless it has none of
+	// these CAs.
+	cfg.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
+		now := cfg.Clone()
+		now.ClientCAs = c.current.Load().roots
+		return now, nil
+	}
+	return cfg
+}
+
+// HTTPSClient returns the settings for calls to the API of a router, which
+// prove who calls. The router may have any name and address: its identity
+// counts.
+func (c *Credentials) HTTPSClient() *tls.Config {
+	return c.client(demand{role: Router, usage: x509.ExtKeyUsageServerAuth}, "h2", "http/1.1")
+}
+
+// ClientTLS returns the settings for calls to the API of a router whose CA is
+// in ca, in PEM form, without a certificate of the caller's own.
+func ClientTLS(ca []byte) (*tls.Config, error) {
+	certs, err := parseCertificates(ca)
+	if err != nil {
+		return nil, ohrouter.Errorf(ohrouter.InvalidRequest, "the CA cannot be used: %v", err)
+	}
+	cas := onlyCAs(certs)
+	if len(cas) == 0 {
+		return nil, ohrouter.Errorf(ohrouter.InvalidRequest, "the CA cannot be used: no certificate in it is that of a CA")
+	}
+	t := newTrust(cas)
+	return dialling(func(s tls.ConnectionState) error {
+		return t.check(s, demand{role: Router, usage: x509.ExtKeyUsageServerAuth}, nil)
+	}, "h2", "http/1.1"), nil
+}
+
+func (c *Credentials) client(d demand, protocols ...string) *tls.Config {
+	cfg := dialling(func(s tls.ConnectionState) error { return c.current.Load().check(s, d, c.cfg.Revoked) }, protocols...)
+	cfg.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &c.current.Load().link, nil }
+	return cfg
+}
+
+func (c *Credentials) server(d demand, protocols ...string) *tls.Config {
+	return &tls.Config{
+		MinVersion:       tls.VersionTLS13,
+		NextProtos:       protocols,
+		VerifyConnection: func(s tls.ConnectionState) error { return c.current.Load().check(s, d, c.cfg.Revoked) },
+	}
+}
+
+// dialling returns the settings of the side that dials, with a check that
+// every connection has to pass.
+func dialling(check func(tls.ConnectionState) error, protocols ...string) *tls.Config {
+	return &tls.Config{
+		MinVersion:         tls.VersionTLS13,
+		NextProtos:         protocols,
+		ServerName:         domain, // the key of sessions, and no check; clients of HTTP set theirs
+		ClientSessionCache: tls.NewLRUClientSessionCache(sessions),
+		// What is skipped is a check of the host's name against CAs that were
+		// fixed beforehand. check verifies the chain, and an identity instead.
+		InsecureSkipVerify: true,
+		VerifyConnection:   check,
+	}
+}
+
+// Peer returns who is at the other end of a connection whose settings come from
+// this package, once its handshake is done. A caller of the API that has sent
+// no certificate is the zero ID.
+func Peer(s tls.ConnectionState) (ID, error) {
+	if len(s.PeerCertificates) == 0 {
+		return ID{}, nil
+	}
+	return Of(s.PeerCertificates[0])
+}
+
+// The alerts of TLS that tell why a peer gives up (RFC 8446, section 6).
+const (
+	alertBadCertificate      = 42
+	alertCertificateExpired  = 45
+	alertUnknownCA           = 48
+	alertProtocolVersion     = 70
+	alertCertificateRequired = 116
+	alertNoProtocol          = 120
+)
+
+// Explain returns err with a sentence about what to do where it is a peer's
+// refusal to speak TLS with this machine, and as it is otherwise. A refusal of
+// the side that was dialled comes with the first read after the handshake.
+func Explain(err error) error {
+	if _, ok := errors.AsType[tls.RecordHeaderError](err); ok {
+		return &ohrouter.Error{
+			Code: ohrouter.Unauthorized, Err: err,
+			Message: "the peer does not speak TLS: look at the address, and whether the peer has a certificate",
+		}
+	}
+	op, ok := errors.AsType[*net.OpError](err)
+	if !ok || op.Op != "remote error" || op.Err == nil {
+		return err
+	}
+	// The type of these errors is not exported; it is the alert's number.
+	alert := reflect.ValueOf(op.Err)
+	if alert.Kind() != reflect.Uint8 {
+		return err
+	}
+	e := &ohrouter.Error{Code: ohrouter.Unauthorized, Err: err}
+	switch alert.Uint() {
+	case alertBadCertificate, alertCertificateExpired, alertUnknownCA:
+		e.Message = "the peer does not accept the certificate of this machine: the log there says why"
+	case alertCertificateRequired:
+		e.Message = "the peer wants a certificate, and this machine sent none: enrol it, or give it one"
+	case alertProtocolVersion:
+		e.Message = "the peer does not speak the same version of TLS: 1.3 is needed"
+	case alertNoProtocol:
+		e.Message = fmt.Sprintf("the peer does not speak %s: look at the address", ALPN)
+	default:
+		return err
+	}
+	return e
+}
