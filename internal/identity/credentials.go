@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -251,7 +252,7 @@ func newMaterial(pair tls.Certificate, own, cas []*x509.Certificate) *material {
 		}
 	}
 	m.http = m.link
-	m.http.Certificate = append(m.http.Certificate[:len(m.http.Certificate):len(m.http.Certificate)], cas[0].Raw)
+	m.http.Certificate = append(slices.Clip(m.http.Certificate), cas[0].Raw)
 	return m
 }
 

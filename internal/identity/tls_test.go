@@ -83,7 +83,9 @@ func TestLinkRefused(t *testing.T) {
 			}
 		}
 	}
-	ended := func(c *x509.Certificate) { c.NotBefore, c.NotAfter = time.Now().Add(-2*time.Hour), time.Now().Add(-time.Hour) }
+	ended := func(c *x509.Certificate) {
+		c.NotBefore, c.NotAfter = time.Now().Add(-2*time.Hour), time.Now().Add(-time.Hour)
+	}
 	early := func(c *x509.Certificate) { c.NotBefore = time.Now().Add(time.Minute) }
 	usage := func(u ...x509.ExtKeyUsage) func(*x509.Certificate) {
 		return func(c *x509.Certificate) { c.ExtKeyUsage = u }
