@@ -76,7 +76,7 @@ type copier struct {
 }
 
 func (c *copier) prepare() {
-	c.in.prepare(c.out.tls != nil)
+	c.in.prepare()
 	c.out.prepare()
 	c.splices = c.in.tls == nil && c.out.tls == nil
 	c.fill = c.fillStep

@@ -16,7 +16,6 @@ type inlet struct {
 	side Side
 	raw  syscall.RawConn
 	buf  *[bufferSize]byte // borrowed while bytes are on the way
-	most int               // how many to take at once
 
 	// Steps are made once, for each is an allocation. They leave what they got.
 	read, wait func(fd uintptr) bool
@@ -32,15 +31,7 @@ type inlet struct {
 	ask   [1]unix.PollFd
 }
 
-// forTLS is what to take at once of a plain side for TLS: the records that it
-// makes fit in a buffer.
-const forTLS = bufferSize - 256
-
-func (in *inlet) prepare(toTLS bool) {
-	in.most = bufferSize
-	if toTLS {
-		in.most = forTLS
-	}
+func (in *inlet) prepare() {
 	in.read = in.plainStep
 	if in.tls != nil {
 		in.read, in.wait = in.recordStep, in.waitStep
@@ -93,7 +84,7 @@ func (in *inlet) nextPlain() (b []byte, err error) {
 // plainStep reads what a plain side has, and waits while it has nothing.
 func (in *inlet) plainStep(fd uintptr) bool {
 	in.buf = buffers.Get().(*[bufferSize]byte)
-	in.n, in.err = readFD(fd, in.buf[:in.most])
+	in.n, in.err = readFD(fd, in.buf[:])
 	if in.n <= 0 {
 		in.putBuffer()
 	}

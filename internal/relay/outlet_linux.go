@@ -20,10 +20,7 @@ type outlet struct {
 	side Side
 	raw  syscall.RawConn
 
-	tls    *tls.Conn         // nil when the side is plain
-	more   atomic.Bool       // the record is not the last of those to write
-	cork   *[bufferSize]byte // borrowed for records that go with the last
-	corked int
+	tls *tls.Conn // nil when the side is plain
 
 	// What step, made once, is to write, and how that went.
 	step    func(fd uintptr) bool
@@ -39,55 +36,20 @@ func (o *outlet) prepare() { o.step = o.writeStep }
 
 func (o *outlet) moved() *atomic.Uint64 { return o.session.moved[o.side.other()] }
 
-// recordSize is the most bytes in a record of TLS.
-const recordSize = 16 << 10
-
 // write gives all of b to the side's kernel.
 func (o *outlet) write(b []byte) error {
 	if o.tls == nil {
 		return o.push(b)
 	}
-	for rest := b; len(rest) > 0; {
-		n := min(len(rest), recordSize)
-		o.more.Store(n < len(rest))
-		if _, err := o.tls.Write(rest[:n]); err != nil {
-			return err
-		}
-		rest = rest[n:]
+	if _, err := o.tls.Write(b); err != nil {
+		return err
 	}
 	o.moved().Add(uint64(len(b)))
 	return nil
 }
 
-// Write writes a record of tls, with those that follow if there are more.
-func (o *outlet) Write(record []byte) (int, error) {
-	more := o.more.Load()
-	if o.cork == nil {
-		if !more {
-			return len(record), o.push(record)
-		}
-		o.cork = buffers.Get().(*[bufferSize]byte)
-	}
-	if o.corked+len(record) > len(o.cork) {
-		if err := o.uncork(); err != nil {
-			return 0, err
-		}
-	}
-	o.corked += copy(o.cork[o.corked:], record)
-	if more {
-		return len(record), nil
-	}
-	err := o.uncork()
-	buffers.Put(o.cork)
-	o.cork = nil
-	return len(record), err
-}
-
-func (o *outlet) uncork() error {
-	err := o.push(o.cork[:o.corked])
-	o.corked = 0
-	return err
-}
+// Write writes a record of tls.
+func (o *outlet) Write(record []byte) (int, error) { return len(record), o.push(record) }
 
 func (o *outlet) push(b []byte) error {
 	o.b, o.left = b, len(b)

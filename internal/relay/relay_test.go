@@ -226,6 +226,21 @@ func both(t *testing.T, test func(t *testing.T, c carrier)) {
 	}
 }
 
+// bothAndTLS runs a test as both does, and over TLS on either side or both.
+func bothAndTLS(t *testing.T, test func(t *testing.T, f *fixture)) {
+	cert := certificate(t)
+	overTLS := kind{"tls", true, func(t testing.TB) (net.Conn, net.Conn) { return tlsPair(t, cert, true) }}
+	for _, sides := range [][2]kind{{tcp, tcp}, {tcp, overTLS}, {overTLS, tcp}, {overTLS, overTLS}} {
+		t.Run(sides[0].name+","+sides[1].name, func(t *testing.T) {
+			t.Parallel()
+			both(t, func(t *testing.T, c carrier) {
+				t.Parallel()
+				test(t, start(t, c, sides[0], sides[1], false))
+			})
+		})
+	}
+}
+
 func start(t testing.TB, c carrier, x, y kind, turned bool) *fixture {
 	f := &fixture{end: make(chan relay.End, 1), t: t, side: [2]relay.Side{relay.A, relay.B}}
 	f.near[0], f.far[0] = x.make(t)
@@ -432,9 +447,7 @@ func TestPeerThatTakesNothingDoesNotHoldAReset(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes 10 s")
 	}
-	both(t, func(t *testing.T, c carrier) {
-		t.Parallel()
-		f := start(t, c, tcp, tcp, false)
+	bothAndTLS(t, func(t *testing.T, f *fixture) {
 		// Until the whole path is full.
 		f.far[0].SetWriteDeadline(time.Now().Add(time.Second))
 		for {
@@ -458,9 +471,7 @@ func TestPeerThatTakesNothingDoesNotHoldAReset(t *testing.T) {
 }
 
 func TestSlowReaderGetsEverythingBeforeTheReset(t *testing.T) {
-	both(t, func(t *testing.T, c carrier) {
-		t.Parallel()
-		f := start(t, c, tcp, tcp, false)
+	bothAndTLS(t, func(t *testing.T, f *fixture) {
 		const size = 8 << 20
 		sent := randomBytes(size, 9)
 		sum := sha256.New()
@@ -471,7 +482,7 @@ func TestSlowReaderGetsEverythingBeforeTheReset(t *testing.T) {
 			}
 			// A reset loses what the sender's own kernel still holds.
 			waitFor(t, func() bool {
-				info, _ := socket.Stat(f.far[0].(*net.TCPConn))
+				info, _ := socket.Stat(socket.TCP(f.far[0]))
 				return info.Unsent == 0
 			})
 			socket.Abort(f.far[0])

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -30,14 +31,19 @@ func (nothingYet) Error() string   { return "nothing has come yet" }
 func (nothingYet) Timeout() bool   { return true }
 func (nothingYet) Temporary() bool { return true }
 
+// errTruncated is a FIN without a close_notify, which anybody may have sent. It
+// is no plain io.EOF or io.ErrUnexpectedEOF: between two records crypto/tls
+// would take these for the end of the stream.
+var errTruncated = fmt.Errorf("TLS ended without close_notify: %w", io.ErrUnexpectedEOF)
+
 // decrypt fills the buffer with what tls and the socket have. It does not wait:
 // errNothingYet means that neither has more.
 func (in *inlet) decrypt() (n int, err error) {
 	in.buf = buffers.Get().(*[bufferSize]byte)
 	in.held.lend()
-	for n < in.most && err == nil {
+	for n < len(in.buf) && err == nil {
 		var m int
-		m, err = in.tls.Read(in.buf[n:in.most])
+		m, err = in.tls.Read(in.buf[n:])
 		n += m
 		if err == nil && in.short && in.held.empty() {
 			err = errNothingYet // as Read would say, and allocate
@@ -65,9 +71,7 @@ func (in *inlet) Read(b []byte) (int, error) {
 	case in.err != nil:
 		return 0, os.NewSyscallError("read", in.err)
 	case in.n == 0:
-		// A FIN without close_notify may be anybody's; crypto/tls would take it
-		// for an end between records.
-		return 0, io.ErrUnexpectedEOF
+		return 0, errTruncated
 	}
 	in.short = in.n < len(b)
 	return in.n, nil
