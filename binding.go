@@ -52,6 +52,10 @@ type BindingSpec struct {
 	MaxSessions int               `json:"max_sessions,omitempty"` // 0 no limit
 	Labels      map[string]string `json:"labels,omitempty"`
 	Check       *bool             `json:"check,omitempty"` // nil is true
+
+	// What the API knows of the caller, and no caller says.
+	Owner        string         `json:"-"` // id of the token; "" without tokens
+	DefaultAllow []netip.Prefix `json:"-"` // for a new binding without an allow of its own
 }
 
 // BindingPatch changes a binding. A nil field stays as it is; any other value
@@ -76,6 +80,7 @@ const (
 // Binding is a snapshot of a target mapped to a port of the router.
 type Binding struct {
 	ID            string            `json:"id"`
+	Owner         Optional          `json:"owner"` // id of the token that made it; "" without tokens
 	Target        Target            `json:"target"`
 	Proxy         Optional          `json:"proxy"`   // name of the proxy that serves it; "" not known yet
 	Pinned        bool              `json:"-"`       // Proxy was asked for by name: no other may serve it
@@ -96,6 +101,7 @@ type Binding struct {
 	BytesDown     uint64            `json:"bytes_down"`
 	LastCheck     *Check            `json:"last_check"`
 	LastError     *Failure          `json:"last_error"`
+	OwnerSessions int               `json:"-"` // that all bindings of the owner may have open together; 0 no limit
 }
 
 // Check is the result of connecting to a binding's target.

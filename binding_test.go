@@ -33,7 +33,7 @@ func diffJSON(t testing.TB, v any, want string) {
 
 func TestBindingJSON(t *testing.T) {
 	b := Binding{
-		ID: "b1", Target: Target{"db.internal", 3306}, Proxy: "lab", Pinned: true,
+		ID: "b1", Owner: "t-1", Target: Target{"db.internal", 3306}, Proxy: "lab", Pinned: true,
 		Address: "10.0.0.5:20007", Host: "10.0.0.5", Port: 20007, State: BindingActive,
 		CreatedAt: at, LastUsedAt: at, IdleTimeout: Duration(5 * time.Minute), ExpiresAt: &at,
 		Allow: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}, MaxSessions: 3, Labels: map[string]string{"team": "data"},
@@ -42,7 +42,7 @@ func TestBindingJSON(t *testing.T) {
 		LastError: &Failure{Code: TargetRefused, Message: "nothing listens", At: at},
 	}
 	diffJSON(t, b, `{
-		"id": "b1", "target": "db.internal:3306", "proxy": "lab",
+		"id": "b1", "owner": "t-1", "target": "db.internal:3306", "proxy": "lab",
 		"address": "10.0.0.5:20007", "host": "10.0.0.5", "port": 20007, "state": "active",
 		"created_at": "2026-03-01T12:00:00Z", "last_used_at": "2026-03-01T12:00:00Z",
 		"idle_timeout": "5m0s", "expires_at": "2026-03-01T12:00:00Z",
@@ -59,7 +59,7 @@ func TestBindingJSONAbsent(t *testing.T) {
 		Allow: []netip.Prefix{}, Labels: map[string]string{},
 	}
 	diffJSON(t, b, `{
-		"id": "b1", "target": "[::1]:80", "proxy":null, "address": "", "host": "", "port": 0, "state": "draining",
+		"id": "b1", "owner": null, "target": "[::1]:80", "proxy":null, "address": "", "host": "", "port": 0, "state": "draining",
 		"created_at": "2026-03-01T12:00:00Z", "last_used_at": "2026-03-01T12:00:00Z",
 		"idle_timeout": "0s", "expires_at": null, "allow": [], "max_sessions": 0, "labels": {},
 		"sessions": 0, "sessions_total": 0, "bytes_up": 0, "bytes_down": 0, "last_check": null, "last_error": null

@@ -13,12 +13,12 @@ import (
 	ohrouter "github.com/ohrouter/oh-router"
 )
 
-const b1JSON = `{"id":"b1","target":"db.internal:3306","proxy":"east","address":"127.0.0.1:20007","host":"127.0.0.1","port":20007,
+const b1JSON = `{"id":"b1","owner":null,"target":"db.internal:3306","proxy":"east","address":"127.0.0.1:20007","host":"127.0.0.1","port":20007,
 	"state":"active","created_at":"2026-05-04T09:30:00Z","last_used_at":"2026-05-04T09:30:00Z","idle_timeout":"5m0s",
 	"expires_at":null,"allow":[],"max_sessions":0,"labels":{"team":"web"},"sessions":2,"sessions_total":0,"bytes_up":0,
 	"bytes_down":0,"last_check":null,"last_error":null}`
 
-const b2JSON = `{"id":"b2","target":"[2001:db8::1]:22","proxy":null,"address":"127.0.0.1:20008","host":"127.0.0.1","port":20008,
+const b2JSON = `{"id":"b2","owner":null,"target":"[2001:db8::1]:22","proxy":null,"address":"127.0.0.1:20008","host":"127.0.0.1","port":20008,
 	"state":"draining","created_at":"2026-05-04T09:30:00Z","last_used_at":"2026-05-04T09:30:00Z","idle_timeout":"0s",
 	"expires_at":null,"allow":[],"max_sessions":0,"labels":{},"sessions":0,"sessions_total":0,"bytes_up":0,
 	"bytes_down":0,"last_check":null,"last_error":null}`

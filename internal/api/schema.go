@@ -65,6 +65,7 @@ func descriptions() map[string]map[string]string {
 	return map[string]map[string]string{
 		"Binding": {
 			"id":             "Identifies the binding for as long as it lives.",
+			"owner":          "Id of the token that made it; null without tokens.",
 			"target":         "HOST:PORT in its canonical spelling: lower case, no trailing dot, A-labels, addresses in their one form.",
 			"proxy":          "Name of the proxy that serves it; empty until one does.",
 			"address":        "HOST:PORT where clients connect; IPv6 addresses stand in brackets.",
@@ -179,7 +180,7 @@ func describe(schemas map[string]*huma.Schema) error {
 	}
 	schemas["EnvelopeNoData"].Properties["data"] = &huma.Schema{Description: "Null.", Type: "null"}
 	schemas["Binding"].Properties["allow"].Nullable = false
-	for of, fields := range map[string][]string{"Binding": {"proxy"}, "Check": {"resolved"}, "Session": {"proxy", "resolved"}} {
+	for of, fields := range map[string][]string{"Binding": {"owner", "proxy"}, "Check": {"resolved"}, "Session": {"proxy", "resolved"}} {
 		for _, f := range fields {
 			schemas[of].Properties[f].Nullable = true // ohrouter.Optional
 		}
@@ -212,7 +213,7 @@ func examples(schemas map[string]*huma.Schema) {
 	target := ohrouter.Target{Host: "db.internal", Port: 3306}
 	client := netip.MustParseAddrPort("10.0.0.77:51234")
 	schemas["Binding"].Examples = []any{ohrouter.Binding{
-		ID: "b-7q2m", Target: target, Proxy: "east", Address: "10.0.0.5:20007", Host: "10.0.0.5", Port: 20007,
+		ID: "b-7q2m", Owner: "t-z3pxn5q7kd4f", Target: target, Proxy: "east", Address: "10.0.0.5:20007", Host: "10.0.0.5", Port: 20007,
 		State: ohrouter.BindingActive, CreatedAt: at, LastUsedAt: at.Add(time.Minute),
 		IdleTimeout: ohrouter.Duration(5 * time.Minute), Allow: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")},
 		Labels: map[string]string{"team": "web"}, Sessions: 1, SessionsTotal: 3, BytesUp: 2048, BytesDown: 65536,

@@ -10,15 +10,16 @@ import (
 	ohrouter "github.com/ohrouter/oh-router"
 )
 
-// Bind returns the binding of a target, and tells whether this call created
-// it. The target is connected to before Bind answers, unless the spec says
+// Bind returns the owner's binding of a target, and tells whether this call
+// created it. The target is connected to before Bind answers, unless the spec says
 // otherwise, a session of the binding is open or one succeeded just now. When
 // the check fails, so does Bind, with the check's code; a binding that existed
 // before stays.
 //
 // Errors have the codes [ohrouter.InvalidRequest], [ohrouter.Conflict],
 // [ohrouter.NoProxy], [ohrouter.PortsExhausted], [ohrouter.Draining],
-// [ohrouter.Internal], or what the check found.
+// [ohrouter.Internal], [ohrouter.QuotaExceeded], [ohrouter.Unauthorized] when
+// the owner's token has ended, or what the check found.
 func (r *Registry) Bind(ctx context.Context, spec ohrouter.BindingSpec) (ohrouter.Binding, bool, error) {
 	spec, err := r.checked(spec)
 	if err != nil {
@@ -56,13 +57,18 @@ type ticket struct {
 
 // board looks for what exists and starts a flight where it has to.
 func (r *Registry) board(ctx context.Context, spec ohrouter.BindingSpec) (ticket, error) {
-	id, usage := r.usageOf(spec.Target)
+	c := claim{spec.Owner, spec.Target}
+	id, usage := r.usageOf(c)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.draining {
 		return ticket{}, ohrouter.Errorf(ohrouter.Draining, "the router is shutting down and takes no new binds")
 	}
-	b, f := r.byTarget[spec.Target], r.flights[spec.Target]
+	b, f := r.byClaim[c], r.flights[c]
+	token, err := r.tokenOf(c.owner)
+	if err != nil {
+		return ticket{}, err
+	}
 	if b != nil {
 		if err := b.agrees(spec); err != nil {
 			return ticket{}, err
@@ -75,29 +81,32 @@ func (r *Registry) board(ctx context.Context, spec ohrouter.BindingSpec) (ticket
 		if !wantsCheck(spec) || b.fresh(usage, now) {
 			return ticket{bound: b}, nil
 		}
-	} else if f == nil && spec.Proxy != "" && r.cfg.KnowsProxy != nil && !r.cfg.KnowsProxy(spec.Proxy) {
-		return ticket{}, ohrouter.Errorf(ohrouter.NoProxy, "no proxy is named %.40q; GET /v1/proxies lists them", spec.Proxy)
+	} else {
+		spec = granted(spec, token.Grant)
+		if err := r.mayCreate(spec, token.Grant, f); err != nil {
+			return ticket{}, err
+		}
 	}
 
 	t := ticket{flight: f, own: f == nil}
 	switch {
 	case f != nil:
 	case b != nil:
-		t.flight = r.launch(ctx, spec.Target, func(ctx context.Context, f *flight) { r.recheck(ctx, f, b) })
+		t.flight = r.launch(ctx, c, func(ctx context.Context, f *flight) { r.recheck(ctx, f, b) })
 	default:
-		t.flight = r.launch(ctx, spec.Target, func(ctx context.Context, f *flight) { r.create(ctx, f, spec) })
-		t.flight.proxy = spec.Proxy
+		t.flight = r.launch(ctx, c, func(ctx context.Context, f *flight) { r.create(ctx, f, spec, token.Grant) })
+		t.flight.proxy, t.flight.creates = spec.Proxy, true
 	}
 	t.same = b != nil || t.flight.proxy == spec.Proxy
 	t.flight.waiting++
 	return t, nil
 }
 
-// usageOf returns the id and the usage of the target's binding, if it has one.
-func (r *Registry) usageOf(t ohrouter.Target) (string, ohrouter.Usage) {
+// usageOf returns the id and the usage of the claim's binding, if it has one.
+func (r *Registry) usageOf(c claim) (string, ohrouter.Usage) {
 	r.mu.Lock()
 	var id string
-	if b := r.byTarget[t]; b != nil {
+	if b := r.byClaim[c]; b != nil {
 		id = b.kept.ID
 	}
 	r.mu.Unlock()
@@ -152,8 +161,10 @@ func (r *Registry) move(b *binding, proxy string) {
 }
 
 // create is the flight that makes a new binding: check, open, store, show.
-func (r *Registry) create(ctx context.Context, f *flight, spec ohrouter.BindingSpec) {
-	b := &binding{facts: facts{kept: r.stored(spec), target: spec.Target, state: ohrouter.BindingActive}}
+func (r *Registry) create(ctx context.Context, f *flight, spec ohrouter.BindingSpec, grant ohrouter.Grant) {
+	b := &binding{facts: facts{
+		claim: claim{spec.Owner, spec.Target}, kept: r.stored(spec), state: ohrouter.BindingActive, ownerSessions: grant.MaxSessions,
+	}}
 	if wantsCheck(spec) {
 		proxy, check, err := r.cfg.Listeners.Check(ctx, b.snapshot(ohrouter.Usage{}, time.Now()))
 		if err != nil {
@@ -163,13 +174,13 @@ func (r *Registry) create(ctx context.Context, f *flight, spec ohrouter.BindingS
 		b.note(check, nil, time.Now())
 		b.kept.Proxy = proxy
 	}
-	if err := r.install(ctx, b, spec.Port); err != nil {
+	if err := r.install(ctx, b, newSearch(b.claim, spec.Port, grant.Ports)); err != nil {
 		r.cfg.Listeners.Close(done(), b.kept.ID)
 		f.err = err
 		return
 	}
 	f.bound, f.created = b, true
-	r.log.Info("binding created", "binding", b.kept.ID, "target", b.target, "port", b.port)
+	r.logOf(b.claim).Info("binding created", "binding", b.kept.ID, "target", b.target, "port", b.port)
 }
 
 // note keeps the result of a check.
@@ -185,44 +196,65 @@ func (f *facts) note(check ohrouter.Check, err error, now time.Time) {
 
 // install gives a new binding its port, stores it and makes it visible. On
 // error its sessions, if it had any already, are left to the caller.
-func (r *Registry) install(ctx context.Context, b *binding, asked uint16) error {
-	if err := r.open(ctx, b, asked); err != nil {
+func (r *Registry) install(ctx context.Context, b *binding, q *search) error {
+	if err := r.open(ctx, b, q); err != nil {
 		return err
 	}
 	s := b.slot
 	r.mu.Lock()
 	now := time.Now()
-	b.kept.CreatedAt, b.kept.ExpiresAt = now, expiry(b.kept.TTL, now)
+	token, err := r.tokenOf(b.owner)
+	b.kept.CreatedAt, b.kept.ExpiresAt = now, expiry(b.kept.TTL, now, token.ExpiresAt)
 	b.usedAt = now
 	before := s.record()
-	s.target, s.kept, s.endedAt, s.restsUntil = b.target, b.kept, time.Time{}, time.Time{}
+	s.claim, s.kept, s.endedAt, s.restsUntil = b.claim, b.kept, time.Time{}, time.Time{}
 	r.mu.Unlock()
 
-	if err := r.put(context.WithoutCancel(ctx), s); err != nil {
+	if err == nil {
+		err = r.putNew(ctx, b)
+	}
+	if err == nil {
+		err = r.show(b)
+	}
+	if err != nil {
 		r.cfg.Listeners.Stop(b.kept.ID) // before others may have the port
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		s.target, s.kept, s.endedAt, s.restsUntil = before.Target, nil, before.EndedAt, before.RestsUntil
+		s.claim, s.kept, s.endedAt, s.restsUntil = before.claim(), nil, before.EndedAt, before.RestsUntil
 		r.ports.unhold(s)
 		r.soil(s)
+	}
+	return err
+}
+
+// putNew stores the port of a new binding.
+func (r *Registry) putNew(ctx context.Context, b *binding) error {
+	if err := r.put(context.WithoutCancel(ctx), b.slot); err != nil {
 		return &ohrouter.Error{
 			Code:    ohrouter.Internal,
 			Message: fmt.Sprintf("the router's state store did not take the binding of %s; see --state and the router's log", b.target),
 			Err:     err,
 		}
 	}
+	return nil
+}
 
+// show makes a new binding visible, unless its owner's token has ended
+// meanwhile: whoever ends the bindings of that owner does not see this one.
+func (r *Registry) show(b *binding) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.byTarget[b.target], r.byID[b.kept.ID] = b, b
+	if _, err := r.tokenOf(b.owner); err != nil {
+		return err
+	}
+	r.byClaim[b.claim], r.byID[b.kept.ID] = b, b
 	r.schedule(b, b.dueAt(b.idleEnd(ohrouter.Usage{})))
 	return nil
 }
 
 // open finds a port that can be listened on and opens it. Only then is it
 // known to be free: other programs take ports without asking.
-func (r *Registry) open(ctx context.Context, b *binding, asked uint16) error {
-	q := &search{target: b.target, asked: asked, tried: make(map[*slot]bool)}
+func (r *Registry) open(ctx context.Context, b *binding, q *search) error {
 	for {
 		if err := ctx.Err(); err != nil {
 			return err

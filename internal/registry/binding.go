@@ -14,6 +14,12 @@ import (
 	ohrouter "github.com/ohrouter/oh-router"
 )
 
+// claim is what has one binding at most: a target, and whose it is.
+type claim struct {
+	owner  string // id of a token; "" without tokens
+	target ohrouter.Target
+}
+
 // binding is one target mapped to one port, until it is ended.
 type binding struct {
 	// op is held by whoever changes or ends the binding, also while its
@@ -31,14 +37,16 @@ type binding struct {
 // facts is what a snapshot of a binding is made of. What its pointers lead to
 // is replaced and never changed, so that a copy may be read without a lock.
 type facts struct {
+	claim
 	kept    *Stored
-	target  ohrouter.Target
 	port    uint16
 	state   ohrouter.BindingState
 	usedAt  time.Time // the last bind call
 	okAt    time.Time // the last check that succeeded; zero before the first
 	check   *ohrouter.Check
 	failure *ohrouter.Failure // the last check that failed
+
+	ownerSessions int // quota of the owner's token
 }
 
 // newID returns an id that nobody can guess.
@@ -48,6 +56,8 @@ func newID() string { return "b-" + strings.ToLower(rand.Text()[:10]) }
 func (f *facts) snapshot(u ohrouter.Usage, now time.Time) ohrouter.Binding {
 	b := ohrouter.Binding{
 		ID:            f.kept.ID,
+		Owner:         ohrouter.Optional(f.owner),
+		OwnerSessions: f.ownerSessions,
 		Target:        f.target,
 		Proxy:         ohrouter.Optional(f.kept.Proxy),
 		Pinned:        f.kept.Pinned,

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	ohrouter "github.com/ohrouter/oh-router"
 )
 
@@ -23,7 +25,13 @@ func (r *Registry) Patch(ctx context.Context, id string, p ohrouter.BindingPatch
 	if before.state != ohrouter.BindingActive {
 		return ohrouter.Binding{}, ohrouter.Errorf(ohrouter.Conflict, "binding %s is draining and cannot be changed any more", id)
 	}
-	next, err := patched(before.kept, p, time.Now())
+	r.mu.Lock()
+	token, err := r.tokenOf(before.owner)
+	r.mu.Unlock()
+	if err != nil { // its end is under way
+		return ohrouter.Binding{}, unknown(id)
+	}
+	next, err := patched(before.kept, p, time.Now(), token.ExpiresAt)
 	if err != nil {
 		return ohrouter.Binding{}, err
 	}
@@ -68,6 +76,35 @@ func (r *Registry) replace(ctx context.Context, b *binding, next *Stored) error 
 // are reset. Release waits for none of that. To release a draining binding
 // without a drain cuts it; with one, it changes nothing.
 func (r *Registry) Release(ctx context.Context, id string, drain time.Duration) error {
+	return r.release(ctx, id, drain, "released")
+}
+
+// ReleaseOwned ends every binding of an owner, sessions included. Once the
+// owner's token is not valid any more, none is left then, and none comes: a
+// bind that is under way fails.
+func (r *Registry) ReleaseOwned(ctx context.Context, owner string) error {
+	r.mu.Lock()
+	var ids []string
+	for id, b := range r.byID {
+		if b.owner == owner {
+			ids = append(ids, id)
+		}
+	}
+	r.mu.Unlock()
+	var group errgroup.Group
+	group.SetLimit(saveParallel)
+	for _, id := range ids {
+		group.Go(func() error {
+			if err := r.release(ctx, id, 0, "revoked"); ohrouter.CodeOf(err) != ohrouter.NotFound {
+				return err
+			}
+			return nil // it has ended by itself
+		})
+	}
+	return group.Wait()
+}
+
+func (r *Registry) release(ctx context.Context, id string, drain time.Duration, reason string) error {
 	b, err := r.grab(id)
 	if err != nil {
 		return err
@@ -82,7 +119,7 @@ func (r *Registry) Release(ctx context.Context, id string, drain time.Duration) 
 		}
 		return nil
 	}
-	r.end(b, max(drain, 0), "released")
+	r.end(b, max(drain, 0), reason)
 	r.save(context.WithoutCancel(ctx), b.slot)
 	return nil
 }
@@ -114,9 +151,9 @@ func (r *Registry) end(b *binding, drain time.Duration, reason string) {
 		r.rest(b, now)
 	}
 	going := r.start(func() { r.drain(ctx, b) })
-	r.land(b.target, f)
+	r.land(b.claim, f)
 	r.mu.Unlock()
-	r.log.Info("binding ended", "binding", b.kept.ID, "target", b.target, "port", b.port, "reason", reason)
+	r.logOf(b.claim).Info("binding ended", "binding", b.kept.ID, "target", b.target, "port", b.port, "reason", reason)
 	if !going {
 		cancel()
 		r.drain(ctx, b)

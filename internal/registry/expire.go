@@ -76,7 +76,7 @@ func (r *Registry) examine(b *binding) {
 		return
 	}
 	idle := b.idleEnd(usage)
-	if usage.Sessions > 0 || r.flights[b.target] != nil { // a session, or a bind that is being answered
+	if usage.Sessions > 0 || r.flights[b.claim] != nil { // a session, or a bind that is being answered
 		idle = b.idleFrom(now)
 	}
 	if idle.IsZero() || now.Before(idle) {
@@ -100,12 +100,12 @@ func (r *Registry) closeIdle(b *binding, f *flight) {
 		r.rest(b, now)
 		r.soil(b.slot)
 	} else {
-		r.byTarget[b.target] = b
+		r.byClaim[b.claim] = b
 		r.schedule(b, b.dueAt(b.idleFrom(now)))
 	}
-	r.land(b.target, f)
+	r.land(b.claim, f)
 	r.mu.Unlock()
 	if closed {
-		r.log.Info("binding ended", "binding", b.kept.ID, "target", b.target, "port", b.port, "reason", "idle")
+		r.logOf(b.claim).Info("binding ended", "binding", b.kept.ID, "target", b.target, "port", b.port, "reason", "idle")
 	}
 }

@@ -6,7 +6,7 @@ import (
 	ohrouter "github.com/ohrouter/oh-router"
 )
 
-// flight is work on one target that concurrent callers share. It runs in a
+// flight is work on one claim that concurrent callers share. It runs in a
 // goroutine of its own, so that a caller who leaves takes nobody's answer
 // away, and is cancelled once all have left.
 type flight struct {
@@ -15,6 +15,7 @@ type flight struct {
 
 	// Guarded by Registry.mu.
 	proxy     string // the name that a new binding asks for
+	creates   bool   // there is to be a new binding
 	waiting   int    // callers who want the result
 	abandoned bool   // cancelled: the result means nothing
 
@@ -31,31 +32,31 @@ func (f *flight) abandon() {
 	f.cancel()
 }
 
-// launch starts a flight on target. It is called with mu held, while there is
-// no flight on target and the registry is not closed.
-func (r *Registry) launch(ctx context.Context, target ohrouter.Target, work func(context.Context, *flight)) *flight {
+// launch starts a flight on c. It is called with mu held, while there is no
+// flight on c and the registry is not closed.
+func (r *Registry) launch(ctx context.Context, c claim, work func(context.Context, *flight)) *flight {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	f := &flight{done: make(chan struct{}), cancel: cancel}
-	r.flights[target] = f
+	r.flights[c] = f
 	r.start(func() {
 		defer cancel()
 		work(ctx, f)
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		r.land(target, f)
+		r.land(c, f)
 	})
 	return f
 }
 
 // land ends a flight; nil is none. It is called with mu held.
-func (r *Registry) land(target ohrouter.Target, f *flight) {
+func (r *Registry) land(c claim, f *flight) {
 	if f == nil {
 		return
 	}
 	if f.abandoned {
 		f.bound, f.err, f.failed = nil, nil, false
 	}
-	delete(r.flights, target)
+	delete(r.flights, c)
 	close(f.done)
 }
 
@@ -83,11 +84,11 @@ func (r *Registry) wait(ctx context.Context, target ohrouter.Target, f *flight) 
 // has landed wait for it; it is nil when b has one already, which they then wait
 // for. It is called with mu held.
 func (r *Registry) withdraw(b *binding) *flight {
-	delete(r.byTarget, b.target)
-	if r.flights[b.target] != nil {
+	delete(r.byClaim, b.claim)
+	if r.flights[b.claim] != nil {
 		return nil
 	}
 	f := &flight{done: make(chan struct{}), cancel: func() {}}
-	r.flights[b.target] = f
+	r.flights[b.claim] = f
 	return f
 }

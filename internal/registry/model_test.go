@@ -16,9 +16,10 @@ import (
 // model is what a client of the registry may rely on, whatever happens.
 type model struct {
 	*world
-	owner map[uint16]string    // the target that a port served last
+	owner map[uint16]string    // whose target a port served last
 	until map[uint16]time.Time // nobody else's before then; zero while bound
 	ids   []string
+	keys  *fakeOwners
 }
 
 // step is one thing that happens. A number chooses between what there is.
@@ -29,13 +30,14 @@ type step struct {
 }
 
 // TestModel lets everything happen in any order. No port ever serves another
-// target before its rest is over, no target has two ports, no port two targets.
+// target or owner before its rest is over, no target of an owner has two ports,
+// no port two targets, and who is revoked has none.
 func TestModel(t *testing.T) {
 	steps := rapid.SliceOf(rapid.Custom(func(t *rapid.T) step {
 		return step{
 			What: rapid.SampledFrom([]string{
 				"bind", "bind", "bind", "bind at", "bind for", "release", "drain", "patch",
-				"connect", "disconnect", "time", "time", "restart",
+				"connect", "disconnect", "time", "time", "restart", "bind as", "bind as", "revoke",
 			}).Draw(t, "what"),
 			Choice: rapid.IntRange(0, 6).Draw(t, "choice"),
 			For:    time.Duration(rapid.IntRange(1, 400).Draw(t, "seconds")) * time.Second,
@@ -45,8 +47,9 @@ func TestModel(t *testing.T) {
 		play := steps.Draw(rt, "steps")
 		var err error
 		synctest.Test(t, func(t *testing.T) {
-			w := newWorld(t, func(c *registry.Config) { c.PortHigh = c.PortLow + 2 })
-			m := &model{world: w, owner: make(map[uint16]string), until: make(map[uint16]time.Time)}
+			keys := &fakeOwners{}
+			w := newWorld(t, func(c *registry.Config) { c.PortHigh, c.Owners = c.PortLow+2, keys })
+			m := &model{world: w, keys: keys, owner: make(map[uint16]string), until: make(map[uint16]time.Time)}
 			for i := 0; i < len(play) && err == nil; i++ {
 				if err = m.do(play[i]); err == nil {
 					synctest.Wait()
@@ -71,6 +74,13 @@ func (m *model) do(s step) error {
 		_, _, err = m.bind(target, port(20000+uint16(s.For/time.Second%3)))
 	case "bind for":
 		_, _, err = m.bind(target, func(spec *ohrouter.BindingSpec) { spec.TTL = ohrouter.Duration(s.For) })
+	case "bind as":
+		_, _, err = m.bind(target, as(fmt.Sprintf("t-%d", s.For/time.Second%3)))
+		if ohrouter.CodeOf(err) == ohrouter.Unauthorized {
+			err = nil
+		}
+	case "revoke":
+		err = m.keys.revoke(m.Registry, fmt.Sprintf("t-%d", s.Choice))
 	case "time":
 		time.Sleep(s.For)
 	case "restart":
@@ -115,7 +125,10 @@ func (m *model) observe() (err error) {
 	m.ids = m.ids[:0]
 	for _, b := range m.Bindings() {
 		m.ids = append(m.ids, b.ID)
-		target := b.Target.String()
+		target := string(b.Owner) + " " + b.Target.String()
+		if m.keys.gone(string(b.Owner)) {
+			return fmt.Errorf("port %d serves %s, whose token is revoked", b.Port, target)
+		}
 		if other, ok := bound[b.Port]; ok {
 			return fmt.Errorf("port %d serves %s and %s", b.Port, other, target)
 		}

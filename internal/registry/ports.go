@@ -16,19 +16,19 @@ type slot struct {
 	// before Registry.mu and held while the store writes.
 	saving sync.Mutex
 
-	held       bool            // reserved, bound or draining: nobody else gets it
-	target     ohrouter.Target // whom it serves or last served; zero if nobody yet
-	kept       *Stored         // the active binding that uses it
-	endedAt    time.Time       // end of the last binding; zero while one is active
+	claim                // whom it serves or last served; zero if nobody yet
+	held       bool      // reserved, bound or draining: nobody else gets it
+	kept       *Stored   // the active binding that uses it
+	endedAt    time.Time // end of the last binding; zero while one is active
 	restsUntil time.Time
 }
 
 // record returns what a store keeps of the slot.
 func (s *slot) record() Record {
 	if s.kept != nil {
-		return Record{Port: s.port, Target: s.target, Binding: s.kept}
+		return Record{Port: s.port, Owner: s.owner, Target: s.target, Binding: s.kept}
 	}
-	return Record{Port: s.port, Target: s.target, EndedAt: s.endedAt, RestsUntil: s.restsUntil}
+	return Record{Port: s.port, Owner: s.owner, Target: s.target, EndedAt: s.endedAt, RestsUntil: s.restsUntil}
 }
 
 // known tells whether the port has ever served a target.
@@ -37,16 +37,16 @@ func (s *slot) known() bool { return s.target != ohrouter.Target{} }
 // ports is the range of mapped ports and what each was last used for.
 type ports struct {
 	low, high uint16
-	slots     []*slot                     // by port-low; nil until first used
-	old       map[ohrouter.Target][]*slot // slots that are not held, by the target they last served
-	next      int                         // index in slots where the next search begins
+	slots     []*slot           // by port-low; nil until first used
+	old       map[claim][]*slot // slots that are not held, by the claim they last served
+	next      int               // index in slots where the next search begins
 }
 
 func newPorts(low, high uint16) *ports {
 	return &ports{
 		low: low, high: high,
 		slots: make([]*slot, int(high)-int(low)+1),
-		old:   make(map[ohrouter.Target][]*slot),
+		old:   make(map[claim][]*slot),
 	}
 }
 
@@ -73,11 +73,11 @@ func (p *ports) hold(s *slot) {
 	if !s.known() {
 		return
 	}
-	rest := slices.DeleteFunc(p.old[s.target], func(o *slot) bool { return o == s })
+	rest := slices.DeleteFunc(p.old[s.claim], func(o *slot) bool { return o == s })
 	if len(rest) == 0 {
-		delete(p.old, s.target)
+		delete(p.old, s.claim)
 	} else {
-		p.old[s.target] = rest
+		p.old[s.claim] = rest
 	}
 }
 
@@ -85,15 +85,25 @@ func (p *ports) hold(s *slot) {
 func (p *ports) unhold(s *slot) {
 	s.held = false
 	if s.known() {
-		p.old[s.target] = append(p.old[s.target], s)
+		p.old[s.claim] = append(p.old[s.claim], s)
 	}
 }
 
 // search is one binding's way through the candidates for its port.
 type search struct {
-	target ohrouter.Target
-	asked  uint16         // 0 any
-	tried  map[*slot]bool // taken by other programs
+	claim
+	asked  uint16              // 0 any
+	within *ohrouter.PortRange // nil the whole range
+	tried  map[*slot]bool      // taken by other programs
+}
+
+func newSearch(c claim, asked uint16, within *ohrouter.PortRange) *search {
+	return &search{claim: c, asked: asked, within: within, tried: make(map[*slot]bool)}
+}
+
+// fits tells whether s is still to be tried.
+func (q *search) fits(s *slot) bool {
+	return !q.tried[s] && (q.within == nil || q.within.Contains(s.port))
 }
 
 // reserve holds the best port that is left for the search: the one asked for,
@@ -133,8 +143,8 @@ func (p *ports) exactly(q *search, now time.Time) (*slot, error) {
 		return nil, ohrouter.Errorf(ohrouter.Conflict, "port %d is in use by another program on the router's machine", s.port)
 	case s.held:
 		return nil, ohrouter.Errorf(ohrouter.Conflict, "port %d is in use by another binding", s.port)
-	case s.known() && s.target != q.target && now.Before(s.restsUntil):
-		return nil, ohrouter.Errorf(ohrouter.Conflict, "port %d served another target and rests until %s",
+	case s.known() && s.claim != q.claim && now.Before(s.restsUntil):
+		return nil, ohrouter.Errorf(ohrouter.Conflict, "port %d served another target or owner and rests until %s",
 			s.port, s.restsUntil.UTC().Format(time.RFC3339))
 	}
 	return s, nil
@@ -144,8 +154,8 @@ func (p *ports) exactly(q *search, now time.Time) (*slot, error) {
 // have again; resting or not.
 func (p *ports) former(q *search) *slot {
 	var last *slot
-	for _, s := range p.old[q.target] {
-		if !q.tried[s] && (last == nil || s.endedAt.After(last.endedAt)) {
+	for _, s := range p.old[q.claim] {
+		if q.fits(s) && (last == nil || s.endedAt.After(last.endedAt)) {
 			last = s
 		}
 	}
@@ -161,7 +171,7 @@ func (p *ports) following(q *search, good func(*slot) bool) *slot {
 		if s == nil {
 			s = p.at(p.low + uint16(i))
 		}
-		if !s.held && !q.tried[s] && good(s) {
+		if !s.held && q.fits(s) && good(s) {
 			p.next = (i + 1) % len(p.slots)
 			return s
 		}
@@ -185,7 +195,7 @@ func (p *ports) exhausted(q *search, now time.Time) error {
 	var first time.Time // when the first rest ends
 	for _, s := range p.slots {
 		switch {
-		case s == nil || q.tried[s]:
+		case s == nil || !q.fits(s):
 		case s.held:
 			bound++
 		case now.Before(s.restsUntil):
@@ -199,7 +209,11 @@ func (p *ports) exhausted(q *search, now time.Time) error {
 	if resting > 0 {
 		soonest = " (the first until " + first.UTC().Format(time.RFC3339) + ")"
 	}
+	among := p.String()
+	if q.within != nil {
+		among = q.within.String() + ", which the token's grant has,"
+	}
 	return ohrouter.Errorf(ohrouter.PortsExhausted,
 		"no port of %s is left: %d bound, %d resting%s, %d in use by other programs; "+
-			"unbind something, widen --ports or shorten --quarantine", p, bound, resting, soonest, len(q.tried))
+			"unbind something, widen --ports or shorten --quarantine", among, bound, resting, soonest, len(q.tried))
 }

@@ -1,12 +1,13 @@
-// Package registry decides which bindings exist: one for each target, each at
-// a port of its own, until nobody has used it for its idle timeout, its ttl
-// ends or it is released.
+// Package registry decides which bindings exist: one for each owner and target,
+// each at a port of its own, until nobody has used it for its idle timeout, its
+// ttl ends, it is released, or its owner's token is not valid any more.
 //
 // It guards what a binding promises. Concurrent and repeated binds of one
-// target are one binding. A new binding is checked, then its port is opened,
-// then it is stored, and only then can anybody see it. A port whose binding has
-// ended rests, and while it does, only its former target gets it back; that
-// holds across restarts, because the store keeps a record of each port.
+// target by one owner are one binding. A new binding is checked, then its port
+// is opened, then it is stored, and only then can anybody see it. A port whose
+// binding has ended rests, and while it does, only its former target gets it
+// back, for its former owner; that holds across restarts, because the store
+// keeps a record of each port.
 //
 // The registry neither listens nor connects: it tells [Listeners] what to do,
 // and asks it how a port is used. Nothing here runs for a single connection.
@@ -52,6 +53,17 @@ type Listeners interface {
 	Close(ctx context.Context, id string)
 }
 
+// Owners is what the registry asks about the tokens that bindings belong to.
+// Its methods answer from memory, and are called with locks held.
+type Owners interface {
+	// Token returns the token with an id, and whether it is valid still. Once
+	// it is not, it never is again.
+	Token(id string) (t ohrouter.Token, valid bool)
+	// NewTarget counts a target that the owner has no binding of, or returns
+	// an error with code quota_exceeded.
+	NewTarget(id string, target ohrouter.Target) error
+}
+
 // Config is what a registry works with.
 type Config struct {
 	PortLow, PortHigh uint16                 // the range of mapped ports, both included
@@ -59,6 +71,7 @@ type Config struct {
 	Quarantine        time.Duration          // how long a port rests after its binding; 0 not at all
 	Store             Store                  // nil: nothing survives a restart
 	Listeners         Listeners              // who opens the ports
+	Owners            Owners                 // whose bindings may be; nil: anybody's, without limits
 	KnowsProxy        func(name string) bool // is it a configured proxy's name? nil: any is
 	Log               *slog.Logger           // nil: no log
 	Metrics           prometheus.Registerer  // nil: no metrics
@@ -79,9 +92,9 @@ type Registry struct {
 	quarantine  time.Duration
 	draining    bool // no new binds
 	closed      bool // no new goroutines either
-	byTarget    map[ohrouter.Target]*binding
+	byClaim     map[claim]*binding
 	byID        map[string]*binding // also those that drain
-	flights     map[ohrouter.Target]*flight
+	flights     map[claim]*flight
 	ports       *ports // its range never changes and is read without mu
 	clock       clock
 	stale       map[*slot]struct{} // slots whose record is not in the store yet
@@ -97,9 +110,9 @@ func New(cfg Config) *Registry {
 		dirt:        make(chan struct{}, 1),
 		idleTimeout: cfg.IdleTimeout,
 		quarantine:  cfg.Quarantine,
-		byTarget:    make(map[ohrouter.Target]*binding),
+		byClaim:     make(map[claim]*binding),
 		byID:        make(map[string]*binding),
-		flights:     make(map[ohrouter.Target]*flight),
+		flights:     make(map[claim]*flight),
 		ports:       newPorts(cfg.PortLow, cfg.PortHigh),
 		stale:       make(map[*slot]struct{}),
 	}

@@ -14,9 +14,9 @@ import (
 // holds, each at its port and under its id, with a new idle clock. It is called
 // before anything else, once.
 //
-// A binding whose ttl has ended, whose port is outside the range or taken by
-// another program now is dropped; its port stays its target's for the
-// quarantine. When a port cannot be opened for another reason, Restore returns
+// A binding whose ttl or whose owner's token has ended, whose port is outside
+// the range or taken by another program now is dropped; its port stays its
+// target's for the quarantine. When a port cannot be opened for another reason, Restore returns
 // an error and nothing is forgotten.
 func (r *Registry) Restore(ctx context.Context) error {
 	if r.cfg.Store == nil {
@@ -47,17 +47,22 @@ func (r *Registry) restore(rec *Record, now time.Time) error {
 	if rec.Binding == nil {
 		return nil
 	}
+	r.mu.Lock()
+	token, revoked := r.tokenOf(rec.Owner)
+	r.mu.Unlock()
 	b := &binding{slot: s, facts: facts{
-		kept: rec.Binding, target: rec.Target, port: rec.Port,
+		claim: rec.claim(), kept: rec.Binding, port: rec.Port, ownerSessions: token.MaxSessions,
 		state: ohrouter.BindingActive, usedAt: now,
 	}}
 	dropped, endedAt := "", now
 	switch {
 	case b.expired(now):
 		dropped, endedAt = "its ttl has ended", b.kept.ExpiresAt
+	case revoked != nil:
+		dropped = "its owner's token has ended or was revoked"
 	case !r.ports.contains(rec.Port):
 		dropped = "its port is outside " + r.ports.String()
-	case r.byTarget[rec.Target] != nil:
+	case r.byClaim[b.claim] != nil:
 		dropped = "its target has another binding"
 	default:
 		err := r.cfg.Listeners.Open(b.snapshot(ohrouter.Usage{}, now))
@@ -73,7 +78,7 @@ func (r *Registry) restore(rec *Record, now time.Time) error {
 	defer r.mu.Unlock()
 	if dropped == "" {
 		s.kept = b.kept
-		r.byTarget[b.target], r.byID[b.kept.ID] = b, b
+		r.byClaim[b.claim], r.byID[b.kept.ID] = b, b
 		r.schedule(b, b.dueAt(b.idleEnd(ohrouter.Usage{})))
 		return nil
 	}
@@ -82,7 +87,7 @@ func (r *Registry) restore(rec *Record, now time.Time) error {
 		r.ports.unhold(s)
 	}
 	r.soil(s)
-	r.log.Warn("binding dropped", "binding", b.kept.ID, "target", b.target, "port", b.port, "reason", dropped)
+	r.logOf(b.claim).Warn("binding dropped", "binding", b.kept.ID, "target", b.target, "port", b.port, "reason", dropped)
 	return nil
 }
 
@@ -92,10 +97,10 @@ func (r *Registry) adopt(rec *Record, now time.Time) *slot {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if !r.ports.contains(rec.Port) {
-		return &slot{port: rec.Port, target: rec.Target}
+		return &slot{port: rec.Port, claim: rec.claim()}
 	}
 	s := r.ports.at(rec.Port)
-	s.target, s.endedAt, s.restsUntil = rec.Target, rec.EndedAt, rec.RestsUntil
+	s.claim, s.endedAt, s.restsUntil = rec.claim(), rec.EndedAt, rec.RestsUntil
 	if rec.EndedAt.After(now) { // the machine's clock was set back: rest as long, but from now
 		s.endedAt, s.restsUntil = now, now.Add(rec.RestsUntil.Sub(rec.EndedAt))
 	}

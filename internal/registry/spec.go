@@ -22,7 +22,10 @@ func (r *Registry) checked(spec ohrouter.BindingSpec) (ohrouter.BindingSpec, err
 		return spec, err
 	}
 	var err error
-	spec.Allow, err = canonical(spec.Allow)
+	if spec.Allow, err = canonical(spec.Allow); err != nil {
+		return spec, err
+	}
+	spec.DefaultAllow, err = canonical(spec.DefaultAllow)
 	return spec, err
 }
 
@@ -107,7 +110,8 @@ func (f *facts) agrees(spec ohrouter.BindingSpec) error {
 }
 
 // patched returns a copy of kept with the patch applied.
-func patched(kept *Stored, p ohrouter.BindingPatch, now time.Time) (*Stored, error) {
+// It ends with its owner's token.
+func patched(kept *Stored, p ohrouter.BindingPatch, now time.Time, token *time.Time) (*Stored, error) {
 	if err := limits(p.IdleTimeout, p.TTL, p.MaxSessions); err != nil {
 		return nil, err
 	}
@@ -116,7 +120,7 @@ func patched(kept *Stored, p ohrouter.BindingPatch, now time.Time) (*Stored, err
 		next.IdleTimeout = *p.IdleTimeout
 	}
 	if p.TTL != nil {
-		next.TTL, next.ExpiresAt = *p.TTL, expiry(*p.TTL, now)
+		next.TTL, next.ExpiresAt = *p.TTL, expiry(*p.TTL, now, token)
 	}
 	if p.Allow != nil {
 		allow, err := canonical(*p.Allow)
@@ -134,10 +138,15 @@ func patched(kept *Stored, p ohrouter.BindingPatch, now time.Time) (*Stored, err
 	return &next, nil
 }
 
-// expiry returns when a ttl that starts at now ends; zero: never.
-func expiry(ttl ohrouter.Duration, now time.Time) time.Time {
-	if ttl == 0 {
-		return time.Time{}
+// expiry returns when a binding ends: with a ttl that starts at now, but not
+// later than its owner's token, if that ends; zero: never.
+func expiry(ttl ohrouter.Duration, now time.Time, token *time.Time) time.Time {
+	var end time.Time
+	if ttl != 0 {
+		end = now.Add(time.Duration(ttl))
 	}
-	return now.Add(time.Duration(ttl))
+	if token != nil && (end.IsZero() || token.Before(end)) {
+		end = *token
+	}
+	return end
 }

@@ -9,16 +9,20 @@ import (
 )
 
 // Record is what the registry remembers of one port: which target it belongs
-// to, and the binding that uses it or how long it rests. A port has one record
+// to and whose it is, and the binding that uses it or how long it rests. A port has one record
 // at most, so that a port changes its meaning in one write. The JSON shape is
 // what stores may keep.
 type Record struct {
 	Port       uint16          `json:"port"`                 // the key
+	Owner      string          `json:"owner,omitempty"`      // id of the token whose binding it serves, or last served; "" without tokens
 	Target     ohrouter.Target `json:"target"`               // the target that the port belongs, or last belonged, to
 	Binding    *Stored         `json:"binding,omitempty"`    // nil while no binding uses the port
 	EndedAt    time.Time       `json:"ended_at,omitzero"`    // when the last binding of the port ended; zero while one uses it
-	RestsUntil time.Time       `json:"rests_until,omitzero"` // before then only Target gets the port; zero while a binding uses it
+	RestsUntil time.Time       `json:"rests_until,omitzero"` // before then only Target, for Owner, gets the port; zero while a binding uses it
 }
+
+// claim returns whom the port serves or last served.
+func (r *Record) claim() claim { return claim{r.Owner, r.Target} }
 
 // Stored is what survives a restart of a binding. Counters and checks do not.
 type Stored struct {

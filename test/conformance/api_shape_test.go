@@ -19,7 +19,7 @@ type kinds map[string]string
 
 var (
 	bindingKinds = kinds{
-		"id": "string", "target": "string", "proxy": "string|null", "address": "string", "host": "string", "port": "number",
+		"id": "string", "owner": "string|null", "target": "string", "proxy": "string|null", "address": "string", "host": "string", "port": "number",
 		"state": "string", "created_at": "time", "last_used_at": "time", "idle_timeout": "duration",
 		"expires_at": "time|null", "allow": "array", "max_sessions": "number", "labels": "object",
 		"sessions": "number", "sessions_total": "number", "bytes_up": "number", "bytes_down": "number",

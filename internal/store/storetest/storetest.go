@@ -45,6 +45,7 @@ func Bound(port uint16) registry.Record {
 	created := time.Date(2026, 3, 1, 12, 0, 0, 123456789, time.UTC)
 	return registry.Record{
 		Port:   port,
+		Owner:  "t-7q2mzk4hjw3n",
 		Target: ohrouter.Target{Host: "db.internal", Port: 3306},
 		Binding: &registry.Stored{
 			ID:          fmt.Sprintf("b-%010d", port),
@@ -66,6 +67,7 @@ func Resting(port uint16) registry.Record {
 	ended := time.Date(2026, 3, 1, 12, 0, 0, 5, time.UTC)
 	return registry.Record{
 		Port:       port,
+		Owner:      "t-of-before",
 		Target:     ohrouter.Target{Host: "2001:db8::1", Port: 22},
 		EndedAt:    ended,
 		RestsUntil: ended.Add(10 * time.Minute),
