@@ -59,7 +59,7 @@ func call(ctx context.Context, settings *tls.Config, address string, e ohrouter.
 	req.Header.Set("Accept", "application/json, application/problem+json")
 	req.Header.Set("User-Agent", "oh-router")
 	client := http.Client{
-		Transport: &http.Transport{TLSClientConfig: settings, ForceAttemptHTTP2: true, DisableKeepAlives: true},
+		Transport: &http.Transport{TLSClientConfig: settings, DisableKeepAlives: true},
 		// A token goes to the router that was named, and nowhere else.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}

@@ -78,7 +78,7 @@ func pinned(ca fingerprint) *tls.Config {
 				"whoever answers there is not of the CA that the enrolment token is for (SHA-256 %v): look at the URL, and whether something between ends TLS", ca)
 		}
 		return newTrust(s.PeerCertificates[i:i+1]).check(s, demand{role: Router, usage: x509.ExtKeyUsageServerAuth}, nil)
-	}, "h2", "http/1.1")
+	}, "http/1.1")
 }
 
 // accept checks that an answer is what was asked for: a proxy's certificate for

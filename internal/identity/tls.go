@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"reflect"
 
 	ohrouter "github.com/ohrouter/oh-router"
@@ -51,9 +52,9 @@ func (c *Credentials) HTTPSServer() *tls.Config {
 
 // HTTPSClient returns the settings for calls to the API of a router, which
 // prove who calls. The router may have any name and address: its identity
-// counts.
+// counts. HTTP/2 would hide why a router refuses a certificate.
 func (c *Credentials) HTTPSClient() *tls.Config {
-	return c.client(demand{role: Router, usage: x509.ExtKeyUsageServerAuth}, "h2", "http/1.1")
+	return c.client(demand{role: Router, usage: x509.ExtKeyUsageServerAuth}, "http/1.1")
 }
 
 // ClientTLS returns the settings for calls to the API of a router whose CA is
@@ -126,7 +127,7 @@ const (
 // refusal to speak TLS with this machine, and as it is otherwise. A refusal of
 // the side that was dialled comes with the first read after the handshake.
 func Explain(err error) error {
-	if _, ok := errors.AsType[tls.RecordHeaderError](err); ok {
+	if _, ok := errors.AsType[tls.RecordHeaderError](err); ok || errors.Is(err, http.ErrSchemeMismatch) {
 		return &ohrouter.Error{
 			Code: ohrouter.Unauthorized, Err: err,
 			Message: "the peer does not speak TLS: look at the address, and whether the peer has a certificate",
