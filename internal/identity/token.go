@@ -62,7 +62,8 @@ func parseToken(s string) (token, error) {
 			"this is not an enrolment token: one begins with %s and has %d characters", tokenPrefix, len(tokenPrefix)+tokenEncoding.EncodedLen(tokenSize))
 	}
 	b, err := tokenEncoding.DecodeString(encoded)
-	if err != nil || crc32.ChecksumIEEE(b[:tokenSize-crc32.Size]) != binary.BigEndian.Uint32(b[tokenSize-crc32.Size:]) {
+	// The decoder skips line ends, so that less may come out.
+	if err != nil || len(b) != tokenSize || crc32.ChecksumIEEE(b[:tokenSize-crc32.Size]) != binary.BigEndian.Uint32(b[tokenSize-crc32.Size:]) {
 		return t, ohrouter.Errorf(ohrouter.Unauthorized, "the enrolment token has been damaged on its way: copy it again, as a whole")
 	}
 	copy(t.secret[:], b)
