@@ -38,6 +38,8 @@ type Bindings interface {
 	Patch(ctx context.Context, id string, p ohrouter.BindingPatch) (ohrouter.Binding, error)
 	// Release ends a binding: its sessions may go on for drain, behind the call.
 	Release(ctx context.Context, id string, drain time.Duration) error
+	// ReleaseOwned ends the bindings of a token that is not valid any more.
+	ReleaseOwned(ctx context.Context, owner string) error
 }
 
 // Sessions is what the API asks about sessions.
@@ -63,6 +65,9 @@ type Config struct {
 	Hosts []string
 	// OpenMetrics answers /metrics without a token, too.
 	OpenMetrics bool
+	// AllowRequester makes "whoever made the call" what an empty allow means,
+	// instead of "anybody": for an API in reach of other machines.
+	AllowRequester bool
 
 	// Advertise is the host in returned addresses; "" is the address at which
 	// the call arrived.
@@ -103,6 +108,7 @@ func New(cfg Config) (http.Handler, error) {
 	h.UseMiddleware(speakJSON)
 	a.addBindings(h)
 	a.addSessions(h)
+	a.addTokens(h)
 	a.addRoute(h)
 	addHealth(mux, cfg.Parts, cfg.Metrics, func(r *http.Request) bool { return callerOf(r.Context()).SeesMetrics() })
 	doc, err := document(h.OpenAPI())
@@ -154,9 +160,10 @@ func (a *api) host(ctx context.Context) string {
 	return "127.0.0.1" // not called over TCP: the caller is on this machine
 }
 
-// located fills in what only the API knows of a binding, and the empty lists
-// that JSON would show as null.
-func (a *api) located(ctx context.Context, b ohrouter.Binding) ohrouter.Binding {
+// shown returns what the caller is to see of a binding. It fills in what only
+// the API knows, and the empty lists that JSON would show as null.
+func (a *api) shown(ctx context.Context, b ohrouter.Binding) ohrouter.Binding {
+	b = callerOf(ctx).Binding(b)
 	b.Host = a.host(ctx)
 	b.Address = net.JoinHostPort(b.Host, strconv.Itoa(int(b.Port)))
 	if b.Allow == nil {

@@ -31,6 +31,7 @@ type bindings struct {
 	patch ohrouter.BindingPatch
 	id    string
 	drain time.Duration
+	ended []string // owners whose bindings were released
 }
 
 func (f *bindings) Bind(ctx context.Context, spec ohrouter.BindingSpec) (ohrouter.Binding, bool, error) {
@@ -70,6 +71,13 @@ func (f *bindings) Release(_ context.Context, id string, drain time.Duration) er
 	f.mu.Unlock()
 	_, err := f.Binding(id)
 	return err
+}
+
+func (f *bindings) ReleaseOwned(_ context.Context, owner string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.ended = append(f.ended, owner)
+	return nil
 }
 
 // sessions is one session of one binding.

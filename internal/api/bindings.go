@@ -92,20 +92,34 @@ func (a *api) addBindings(h huma.API) {
 }
 
 func (a *api) bind(ctx context.Context, in *bindInput) (*bindOutput, error) {
-	spec, wrong := in.Body.spec()
+	spec, wrong := in.Body.spec(callerOf(ctx).prefixes())
 	if len(wrong) > 0 {
 		return nil, invalidFields(http.StatusUnprocessableEntity, wrong)
 	}
-	b, created, err := a.Bindings.Bind(ctx, spec)
+	b, created, err := a.bindFor(ctx, spec)
 	if err != nil {
 		return nil, a.fault(ctx, "bind", err)
 	}
-	out := &bindOutput{Status: http.StatusOK, Body: a.located(ctx, b)}
+	out := &bindOutput{Status: http.StatusOK, Body: a.shown(ctx, b)}
 	if created {
 		out.Status = http.StatusCreated
 		out.Location = "/v1/bindings/" + url.PathEscape(b.ID)
 	}
 	return out, nil
+}
+
+// bindFor binds for the caller, if that may: nothing is looked up and nobody is
+// connected to before that is known.
+func (a *api) bindFor(ctx context.Context, spec ohrouter.BindingSpec) (b ohrouter.Binding, created bool, err error) {
+	who := callerOf(ctx)
+	if err := who.MayBind(spec); err != nil {
+		return b, false, err
+	}
+	spec.Owner = who.Owner()
+	if a.AllowRequester {
+		spec.DefaultAllow = who.prefixes()
+	}
+	return a.Bindings.Bind(ctx, spec)
 }
 
 func (a *api) listBindings(ctx context.Context, in *listBindingsInput) (*listBindingsOutput, error) {
@@ -114,9 +128,10 @@ func (a *api) listBindings(ctx context.Context, in *listBindingsInput) (*listBin
 		return nil, invalidFields(http.StatusUnprocessableEntity, []FieldError{*wrong})
 	}
 	list := []ohrouter.Binding{}
+	who := callerOf(ctx)
 	for _, b := range a.Bindings.Bindings() {
-		if match(b) {
-			list = append(list, a.located(ctx, b))
+		if who.SeesBinding(string(b.Owner)) && match(b) {
+			list = append(list, a.shown(ctx, b))
 		}
 	}
 	return &listBindingsOutput{bindingList{list}}, nil
@@ -156,23 +171,53 @@ func (in *listBindingsInput) filter() (match func(ohrouter.Binding) bool, wrong 
 }
 
 func (a *api) getBinding(ctx context.Context, in *bindingInput) (*bindingOutput, error) {
-	b, err := a.Bindings.Binding(in.ID)
+	b, err := a.seen(ctx, in.ID)
 	if err != nil {
 		return nil, a.fault(ctx, "get binding", err)
 	}
-	return &bindingOutput{a.located(ctx, b)}, nil
+	return &bindingOutput{a.shown(ctx, b)}, nil
+}
+
+// seen returns a binding that the caller may know of. Of one that it may not,
+// it learns as much as of one that does not exist.
+func (a *api) seen(ctx context.Context, id string) (ohrouter.Binding, error) {
+	b, err := a.Bindings.Binding(id)
+	if err == nil && !callerOf(ctx).SeesBinding(string(b.Owner)) || ohrouter.CodeOf(err) == ohrouter.NotFound {
+		return ohrouter.Binding{}, ohrouter.Errorf(ohrouter.NotFound, "no binding has the id %.40q", id)
+	}
+	return b, err
+}
+
+// changeable returns nil when the caller may change a binding or end it.
+func (a *api) changeable(ctx context.Context, id string) error {
+	b, err := a.seen(ctx, id)
+	if err != nil {
+		return err
+	}
+	return callerOf(ctx).Changes(string(b.Owner))
 }
 
 func (a *api) patch(ctx context.Context, in *patchInput) (*bindingOutput, error) {
-	p, wrong := in.Body.patch()
+	who := callerOf(ctx)
+	p, wrong := in.Body.patch(who.prefixes())
 	if len(wrong) > 0 {
 		return nil, invalidFields(http.StatusUnprocessableEntity, wrong)
+	}
+	if a.AllowRequester && p.Allow != nil && len(*p.Allow) == 0 {
+		p.Allow = new(who.prefixes())
+	}
+	err := a.changeable(ctx, in.ID)
+	if err == nil {
+		err = who.MayPatch(p)
+	}
+	if err != nil {
+		return nil, a.fault(ctx, "patch binding", err)
 	}
 	b, err := a.Bindings.Patch(ctx, in.ID, p)
 	if err != nil {
 		return nil, a.fault(ctx, "patch binding", err)
 	}
-	return &bindingOutput{a.located(ctx, b)}, nil
+	return &bindingOutput{a.shown(ctx, b)}, nil
 }
 
 func (a *api) release(ctx context.Context, in *releaseInput) (*struct{}, error) {
@@ -181,7 +226,11 @@ func (a *api) release(ctx context.Context, in *releaseInput) (*struct{}, error) 
 	if len(f.wrong) > 0 {
 		return nil, invalidFields(http.StatusUnprocessableEntity, f.wrong)
 	}
-	if err := a.Bindings.Release(ctx, in.ID, drain); err != nil {
+	err := a.changeable(ctx, in.ID)
+	if err == nil {
+		err = a.Bindings.Release(ctx, in.ID, drain)
+	}
+	if err != nil {
 		return nil, a.fault(ctx, "release binding", err)
 	}
 	return nil, nil

@@ -146,7 +146,7 @@ func TestGetBinding(t *testing.T) {
 	if status != http.StatusNotFound {
 		t.Errorf("GET b3 = %d, want 404", status)
 	}
-	wantJSON(t, "GET b3", body, `{"type":"about:blank","title":"Not Found","status":404,"detail":"there is no binding b3","code":"not_found"}`)
+	wantJSON(t, "GET b3", body, `{"type":"about:blank","title":"Not Found","status":404,"detail":"no binding has the id \"b3\"","code":"not_found"}`)
 }
 
 func TestPatch(t *testing.T) {

@@ -39,11 +39,13 @@ func ref[T any](h huma.API) *huma.Schema {
 
 // problems returns the responses of an operation that fails with the codes.
 func problems(h huma.API, codes ...ohrouter.Code) map[string]*huma.Response {
+	codes = append(codes, ohrouter.Unauthorized, ohrouter.Forbidden) // of every call
 	return responses(problemType, ref[Problem](h), codes, func(c ohrouter.Code) string { return string(c) })
 }
 
 // envelopeErrors does what problems does for the calls with an envelope.
 func envelopeErrors(h huma.API, codes ...ohrouter.Code) map[string]*huma.Response {
+	codes = append(codes, ohrouter.Unauthorized, ohrouter.Forbidden)
 	return responses("application/json", ref[envelope[noData]](h), codes, envelopeCode)
 }
 
@@ -95,10 +97,15 @@ func document(o *huma.OpenAPI) ([]byte, error) {
 	o.Tags = []*huma.Tag{
 		{Name: "bindings", Description: "A binding is a target mapped to a port of the router."},
 		{Name: "sessions", Description: "A session is one client connection to a mapped port, carried to the target."},
+		{Name: "tokens", Description: "A token is a right to make calls. Only an admin makes and revokes them."},
 		{Name: "proxies", Description: "A proxy dials the targets for the router."},
 		{Name: "route", Description: "Two short calls for scripts. Every answer below `/route/` stands in an envelope."},
 		{Name: "health", Description: "For supervisors and monitoring."},
 	}
+	o.Components.SecuritySchemes = map[string]*huma.SecurityScheme{"token": {
+		Type: "http", Scheme: "bearer", Description: "An API token, ohr_…. None is needed on loopback as long as there is none.",
+	}}
+	o.Security = []map[string][]string{{"token": {}}, {}}
 	describeHealth(o)
 	if err := describe(o.Components.Schemas.Map()); err != nil {
 		return nil, err
@@ -131,7 +138,7 @@ func describeHealth(o *huma.OpenAPI) {
 	ready.Summary = "Does the router accept binds?"
 	ready.Parameters = []*huma.Param{{
 		Name: "verbose", In: "query", AllowEmptyValue: true, Schema: &huma.Schema{Type: huma.TypeString},
-		Description: "List each part, proxies included. A failure lists them always.",
+		Description: "List each part, proxies included, for those who may read the metrics. A failure lists them always.",
 	}}
 	ready.Responses = map[string]*huma.Response{
 		"200": text("It does."),
@@ -140,7 +147,9 @@ func describeHealth(o *huma.OpenAPI) {
 
 	metrics := operation(http.MethodGet, "/metrics", "metrics", "health")
 	metrics.Summary = "Metrics in the format of Prometheus"
+	metrics.Description = "For an admin or a viewer, unless the router is set to show them to everybody."
 	metrics.Responses = map[string]*huma.Response{"200": text("All metrics.")}
+	live.Security, ready.Security = []map[string][]string{{}}, []map[string][]string{{}}
 	for _, op := range []*huma.Operation{&live, &ready, &metrics} {
 		o.AddOperation(op)
 	}

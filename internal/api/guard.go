@@ -41,6 +41,15 @@ type caller struct {
 
 type callerKey struct{}
 
+// prefixes returns the word requester as what a binding may allow. A call that
+// did not come over TCP came from this machine.
+func (c caller) prefixes() []netip.Prefix {
+	if !c.addr.IsValid() {
+		return []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")}
+	}
+	return []netip.Prefix{netip.PrefixFrom(c.addr, c.addr.BitLen())}
+}
+
 // callerOf returns who makes the call of a context. Without a guard before it
 // that is one who may do nothing.
 func callerOf(ctx context.Context) caller {

@@ -124,9 +124,15 @@ func invalidFields(status int, errs []FieldError) *Problem {
 	return p
 }
 
-// fault logs err when it is ours, and returns the problem that shows it.
+// fault returns the problem that shows the caller what it may know of err. What
+// it may not, and what is a fault of ours, is logged.
 func (a *api) fault(ctx context.Context, doing string, err error) *Problem {
-	p := problemFor(err)
+	who := callerOf(ctx)
+	told := who.Told(err)
+	if told != err {
+		a.Log.Info("reason not told", "call", doing, "owner", who.Owner(), "code", ohrouter.CodeOf(err), "err", err)
+	}
+	p := problemFor(told)
 	if p.Code == ohrouter.Unauthorized || p.Code == ohrouter.Forbidden {
 		p = challenge(p, true)
 	}

@@ -117,14 +117,15 @@ func (a *api) bindTarget(ctx context.Context, host, port string) (ohrouter.Bindi
 	if err != nil {
 		return ohrouter.Binding{}, err
 	}
-	b, _, err := a.Bindings.Bind(ctx, ohrouter.BindingSpec{Target: t})
+	b, _, err := a.bindFor(ctx, ohrouter.BindingSpec{Target: t})
 	return b, err
 }
 
 func (a *api) routeStat(ctx context.Context, _ *struct{}) (*routeStatOutput, error) {
 	list := []boundTarget{}
+	who := callerOf(ctx)
 	for _, b := range a.Bindings.Bindings() {
-		if b.State != ohrouter.BindingActive {
+		if b.State != ohrouter.BindingActive || !who.SeesBinding(string(b.Owner)) {
 			continue
 		}
 		list = append(list, boundTarget{

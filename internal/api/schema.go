@@ -13,7 +13,7 @@ import (
 
 // bindText explains the bind call.
 const bindText = "Maps a target to a port of the router and returns the binding; clients connect to its `address`.\n\n" +
-	"A target has one binding. A bind of a target that has one returns it, with status 200 instead of 201: a call can be " +
+	"A target has one binding, with tokens one for each of them. A bind of a target that has one returns it, with status 200 instead of 201: a call can be " +
 	"repeated safely, and 50 calls at once get the same answer. A field that the call leaves out, or gives as its zero value, " +
 	"then means \"as it is\"; another value is a `conflict`.\n\n" +
 	"The router has a proxy connect to the target before it answers, so a target that cannot be reached gets the reason " +
@@ -76,7 +76,7 @@ func descriptions() map[string]map[string]string {
 			"last_used_at":   "The last bind call or the end of the last session, whichever is later; now while a session is open.",
 			"idle_timeout":   "How long after last_used_at the binding is recycled; 0s: never.",
 			"expires_at":     "When the binding ends, sessions included; null without a ttl.",
-			"allow":          "CIDRs that may connect; empty: anybody.",
+			"allow":          "CIDRs that may connect, without the word requester: it has become an address. Empty: anybody.",
 			"max_sessions":   "Sessions that may be open at once; 0: no limit.",
 			"labels":         "The caller's words.",
 			"sessions":       "Sessions that are open now.",
@@ -116,8 +116,11 @@ func descriptions() map[string]map[string]string {
 			"seen_at":    "The last handshake that it answered; null before the first.",
 			"last_error": "The last handshake that it did not answer; null before the first.",
 		},
+		"Token":       tokenDescriptions(),
+		"NewToken":    newTokenDescriptions(),
 		"BindingList": {"bindings": "The bindings, oldest first, those that drain included."},
 		"SessionList": {"sessions": "The open sessions, oldest first."},
+		"TokenList":   {"tokens": "The tokens that the caller may see, oldest first, those that have ended included."},
 		"ProxyList":   {"proxies": "The proxies that the router knows, in the order of its configuration."},
 		"Problem": {
 			"type":   "Always about:blank; code says what it is.",
@@ -187,6 +190,10 @@ func describe(schemas map[string]*huma.Schema) error {
 	}
 	schemas["Problem"].Properties["errors"].Nullable = false
 
+	for _, name := range []string{"Token", "NewToken"} {
+		schemas[name].Properties["targets"].Nullable, schemas[name].Properties["proxies"].Nullable = false, false
+		words(schemas[name], "role", ohrouter.Roles()...)
+	}
 	words(schemas["Binding"], "state", ohrouter.BindingActive, ohrouter.BindingDraining)
 	words(schemas["Proxy"], "state", ohrouter.ProxyUnknown, ohrouter.ProxyUp, ohrouter.ProxyDown, ohrouter.ProxyDraining)
 	words(schemas["Problem"], "code", ohrouter.Codes()...)

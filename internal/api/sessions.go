@@ -49,25 +49,58 @@ func (a *api) addSessions(h huma.API) {
 	huma.Register(h, proxies, a.listProxies)
 }
 
-func (a *api) listSessions(_ context.Context, in *listSessionsInput) (*listSessionsOutput, error) {
-	list := a.Sessions.Sessions(in.Binding)
-	if list == nil {
-		list = []ohrouter.Session{}
+func (a *api) listSessions(ctx context.Context, in *listSessionsInput) (*listSessionsOutput, error) {
+	who := callerOf(ctx)
+	owners := a.owners()
+	list := []ohrouter.Session{}
+	for _, s := range a.Sessions.Sessions(in.Binding) {
+		if owner, ok := owners[s.BindingID]; ok && who.SeesBinding(owner) {
+			list = append(list, who.Session(s))
+		}
 	}
 	return &listSessionsOutput{sessionList{list}}, nil
 }
 
+// owners returns whose the bindings are, by their ids.
+func (a *api) owners() map[string]string {
+	owners := map[string]string{}
+	for _, b := range a.Bindings.Bindings() {
+		owners[b.ID] = string(b.Owner)
+	}
+	return owners
+}
+
 func (a *api) kill(ctx context.Context, in *killInput) (*struct{}, error) {
-	if err := a.Sessions.Kill(in.ID); err != nil {
+	err := a.killable(ctx, in.ID)
+	if err == nil {
+		err = a.Sessions.Kill(in.ID)
+	}
+	if err != nil {
 		return nil, a.fault(ctx, "kill", err)
 	}
 	return nil, nil
 }
 
-func (a *api) listProxies(context.Context, *struct{}) (*listProxiesOutput, error) {
-	list := a.Proxies()
-	if list == nil {
-		list = []ohrouter.Proxy{}
+// killable returns nil when the caller may cut a session.
+func (a *api) killable(ctx context.Context, id string) error {
+	for _, s := range a.Sessions.Sessions("") {
+		if s.ID != id {
+			continue
+		}
+		if b, err := a.seen(ctx, s.BindingID); err == nil {
+			return callerOf(ctx).Changes(string(b.Owner))
+		}
+	}
+	return ohrouter.Errorf(ohrouter.NotFound, "no open session has the id %.40q", id)
+}
+
+func (a *api) listProxies(ctx context.Context, _ *struct{}) (*listProxiesOutput, error) {
+	who := callerOf(ctx)
+	list := []ohrouter.Proxy{}
+	for _, p := range a.Proxies() {
+		if p, ok := who.SeesProxy(p); ok {
+			list = append(list, p)
+		}
 	}
 	return &listProxiesOutput{proxyList{list}}, nil
 }

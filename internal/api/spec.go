@@ -19,6 +19,9 @@ const (
 	maxLabelValue = 255
 )
 
+// requesterWord stands in an allow for the address that makes the call.
+const requesterWord = "requester"
+
 // bindRequest is the body of a bind. Durations are strings here, so that a
 // wrong one is named by its field.
 type bindRequest struct {
@@ -27,7 +30,7 @@ type bindRequest struct {
 	Port        int               `json:"port,omitempty" nullable:"true" minimum:"0" maximum:"65535" doc:"Mapped port to have; it must lie in the router's range. 0: any that is free."`
 	IdleTimeout string            `json:"idle_timeout,omitempty" nullable:"true" maxLength:"64" doc:"Recycle the binding this long after its last session ended or its last bind call, whichever is later. 0s: never. Empty: the router's default." example:"5m"`
 	TTL         string            `json:"ttl,omitempty" nullable:"true" maxLength:"64" doc:"End the binding, sessions included, this long from now. Empty: no end." example:"8h"`
-	Allow       []string          `json:"allow,omitempty" nullable:"true" maxItems:"256" doc:"Addresses and CIDRs that may connect to the mapped port. Empty: anybody." example:"[\"10.0.0.0/8\",\"2001:db8::1\"]"`
+	Allow       []string          `json:"allow,omitempty" nullable:"true" maxItems:"256" doc:"Addresses and CIDRs that may connect to the mapped port; the word requester is the address that makes the call. Empty: anybody, or, where the API is in reach of other machines, the requester." example:"[\"requester\",\"10.0.0.0/8\"]"`
 	MaxSessions int               `json:"max_sessions,omitempty" nullable:"true" minimum:"0" maximum:"2147483647" doc:"Sessions that may be open at once. 0: no limit."`
 	Labels      map[string]string `json:"labels,omitempty" nullable:"true" maxProperties:"32" doc:"Words of yours to find the binding by. Keys have 1 to 63 letters, digits and ._/-; values at most 255 printable bytes. The labels of an existing binding stay as they are." example:"{\"team\":\"web\"}"`
 	Check       *bool             `json:"check,omitempty" nullable:"true" doc:"Connect to the target before answering. Absent or null: true."`
@@ -37,13 +40,14 @@ type bindRequest struct {
 type patchRequest struct {
 	IdleTimeout string            `json:"idle_timeout,omitempty" nullable:"true" maxLength:"64" doc:"0s: never recycled." example:"1h"`
 	TTL         string            `json:"ttl,omitempty" nullable:"true" maxLength:"64" doc:"Counted from now. 0s: no end." example:"8h"`
-	Allow       []string          `json:"allow,omitempty" nullable:"true" maxItems:"256" doc:"Addresses and CIDRs that may connect from now on. An empty list: anybody." example:"[\"10.0.0.0/8\"]"`
+	Allow       []string          `json:"allow,omitempty" nullable:"true" maxItems:"256" doc:"Addresses and CIDRs that may connect from now on, and the word requester. An empty list means what it means for a new binding." example:"[\"10.0.0.0/8\"]"`
 	MaxSessions *int              `json:"max_sessions,omitempty" nullable:"true" minimum:"0" maximum:"2147483647" doc:"0: no limit. Sessions above a lower limit go on."`
 	Labels      map[string]string `json:"labels,omitempty" nullable:"true" maxProperties:"32" doc:"All labels, not only those that change." example:"{\"team\":\"web\"}"`
 }
 
 // spec returns what the request asks for, or each field that is wrong.
-func (r *bindRequest) spec() (ohrouter.BindingSpec, []FieldError) {
+// The word requester in its allow stands for the prefixes given.
+func (r *bindRequest) spec(requester []netip.Prefix) (ohrouter.BindingSpec, []FieldError) {
 	f := fields{at: "body."}
 	target, err := ohrouter.ParseTarget(r.Target)
 	if err != nil {
@@ -54,7 +58,7 @@ func (r *bindRequest) spec() (ohrouter.BindingSpec, []FieldError) {
 		Proxy:       r.Proxy,
 		Port:        uint16(r.Port), // validated against the tags above, as the other numbers
 		TTL:         ohrouter.Duration(f.duration("ttl", r.TTL, maxDuration)),
-		Allow:       f.prefixes("allow", r.Allow),
+		Allow:       f.prefixes("allow", r.Allow, requester),
 		MaxSessions: r.MaxSessions,
 		Labels:      f.labels("labels", r.Labels),
 		Check:       r.Check,
@@ -66,7 +70,7 @@ func (r *bindRequest) spec() (ohrouter.BindingSpec, []FieldError) {
 }
 
 // patch returns what the request changes, or each field that is wrong.
-func (r *patchRequest) patch() (ohrouter.BindingPatch, []FieldError) {
+func (r *patchRequest) patch(requester []netip.Prefix) (ohrouter.BindingPatch, []FieldError) {
 	f := fields{at: "body."}
 	p := ohrouter.BindingPatch{MaxSessions: r.MaxSessions}
 	if r.IdleTimeout != "" {
@@ -76,7 +80,7 @@ func (r *patchRequest) patch() (ohrouter.BindingPatch, []FieldError) {
 		p.TTL = new(ohrouter.Duration(f.duration("ttl", r.TTL, maxDuration)))
 	}
 	if r.Allow != nil {
-		p.Allow = new(f.prefixes("allow", r.Allow))
+		p.Allow = new(f.prefixes("allow", r.Allow, requester))
 	}
 	if r.Labels != nil {
 		p.Labels = new(f.labels("labels", r.Labels))
@@ -108,17 +112,21 @@ func (f *fields) duration(name, text string, most time.Duration) time.Duration {
 	return time.Duration(d)
 }
 
-// prefixes reads addresses and CIDRs. Host bits are masked off, so that one
-// network has one spelling. The result of a list that is not nil is not, either.
-func (f *fields) prefixes(name string, texts []string) []netip.Prefix {
+// prefixes reads addresses and CIDRs, and the word requester. Host bits are
+// masked off, so that one network has one spelling. The result of a list that is not nil is not, either.
+func (f *fields) prefixes(name string, texts []string, requester []netip.Prefix) []netip.Prefix {
 	if texts == nil {
 		return nil
 	}
 	list := make([]netip.Prefix, 0, len(texts))
 	for i, text := range texts {
+		if text == requesterWord {
+			list = append(list, requester...)
+			continue
+		}
 		p, ok := parsePrefix(text)
 		if !ok {
-			f.add(fmt.Sprintf("%s[%d]", name, i), "%.60q is not an address or a CIDR such as 10.0.0.0/8", text)
+			f.add(fmt.Sprintf("%s[%d]", name, i), "%.60q is not an address, a CIDR such as 10.0.0.0/8, or the word %s", text, requesterWord)
 			continue
 		}
 		if !slices.Contains(list, p) {
