@@ -54,10 +54,6 @@ func kinds(t testing.TB) []kind {
 		tcp,
 		{"tls-server", true, func(t testing.TB) (net.Conn, net.Conn) { return tlsPair(t, cert, true) }},
 		{"tls-client", true, func(t testing.TB) (net.Conn, net.Conn) { return tlsPair(t, cert, false) }},
-		{"tls-without-transport", true, func(t testing.TB) (net.Conn, net.Conn) {
-			near, far := tcpPair(t)
-			return tlsOver(t, cert, true, near, far)
-		}},
 	}
 }
 
@@ -159,19 +155,27 @@ func (f *fixture) wait() relay.End {
 // each runs a test over every pair of connections, both ways round, carried by
 // goroutines and by an engine.
 func each(t *testing.T, test func(t *testing.T, f *fixture)) {
+	bare := kind{"tls-without-transport", true, func(t testing.TB) (net.Conn, net.Conn) {
+		near, far := tcpPair(t)
+		return tlsOver(t, certificate(t), true, near, far)
+	}}
+	pairs := [][2]kind{{tcp, bare}}
 	for _, x := range kinds(t) {
 		for _, y := range kinds(t) {
-			for _, c := range carriers {
-				for _, turned := range []bool{false, true} {
-					name := c.name + "," + x.name + "," + y.name
-					if turned {
-						name += ",turned"
-					}
-					t.Run(name, func(t *testing.T) {
-						t.Parallel()
-						test(t, start(t, c, x, y, turned))
-					})
+			pairs = append(pairs, [2]kind{x, y})
+		}
+	}
+	for _, p := range pairs {
+		for _, c := range carriers {
+			for _, turned := range []bool{false, true} {
+				name := c.name + "," + p[0].name + "," + p[1].name
+				if turned {
+					name += ",turned"
 				}
+				t.Run(name, func(t *testing.T) {
+					t.Parallel()
+					test(t, start(t, c, p[0], p[1], turned))
+				})
 			}
 		}
 	}
