@@ -146,10 +146,8 @@ func (a *Authority) Renew(leaf *x509.Certificate, e ohrouter.Enrolment) (ohroute
 // sign makes the certificate of a proxy.
 func (a *Authority) sign(proxy string, key crypto.PublicKey) (ohrouter.Certificate, error) {
 	o := order{id: ID{Proxy, proxy}, key: key, life: ProxyLife}
-	// Certificates have whole seconds: this one has to begin after a revocation
-	// that has been, and before one that is yet to come.
 	if at, ok := a.revocations.last(proxy); ok {
-		o.notBefore = at.Truncate(time.Second).Add(time.Second)
+		o.notBefore = reinstated(at)
 	}
 	leaf, err := a.ca.issue(o)
 	if err != nil {

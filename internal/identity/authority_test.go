@@ -319,6 +319,9 @@ func TestRevoke(t *testing.T) {
 			t.Errorf("List() = %v", got)
 		}
 	}
+	if err := list.Revoke(t.Context(), "east"); err != nil || !list.Revoked(renewed) {
+		t.Errorf("a second Revoke at once = %v, and the certificate between is revoked: %v, want true", err, list.Revoked(renewed))
+	}
 	if err := list.Revoke(t.Context(), "East"); ohrouter.CodeOf(err) != ohrouter.InvalidRequest {
 		t.Errorf("Revoke(East) = %v", err)
 	}

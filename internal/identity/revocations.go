@@ -46,6 +46,11 @@ func (r *Revocations) Revoke(ctx context.Context, proxy string) error {
 	r.writing.Lock()
 	defer r.writing.Unlock()
 	at := time.Now().UTC()
+	// The clock may have been set back, and a certificate that came after the
+	// last revocation may begin up to a second after it.
+	if former, ok := r.last(proxy); ok && at.Before(reinstated(former)) {
+		at = reinstated(former)
+	}
 	if err := r.store.AddRevocation(ctx, Revocation{Proxy: proxy, At: at}); err != nil {
 		return fmt.Errorf("revoke %s: %w", proxy, err)
 	}
@@ -74,6 +79,10 @@ func (r *Revocations) last(proxy string) (at time.Time, ok bool) {
 	at, ok = r.at[proxy]
 	return at, ok
 }
+
+// reinstated returns when certificates that come after a revocation begin at
+// the earliest: their times have whole seconds.
+func reinstated(revoked time.Time) time.Time { return revoked.Truncate(time.Second).Add(time.Second) }
 
 // List returns every revocation, by the proxies' names.
 func (r *Revocations) List() []Revocation {

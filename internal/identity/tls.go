@@ -29,7 +29,6 @@ func (c *Credentials) LinkClient(proxy string) *tls.Config {
 // LinkServer returns the settings of a proxy that takes links from routers.
 func (c *Credentials) LinkServer() *tls.Config {
 	cfg := c.server(demand{role: Router, usage: x509.ExtKeyUsageClientAuth, protocol: ALPN}, ALPN)
-	cfg.ClientAuth = tls.RequireAnyClientCert // VerifyConnection says which
 	cfg.GetCertificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &c.current.Load().link, nil }
 	return cfg
 }
@@ -38,7 +37,6 @@ func (c *Credentials) LinkServer() *tls.Config {
 // one that is not good is refused, and [Peer] tells whose it is.
 func (c *Credentials) HTTPSServer() *tls.Config {
 	cfg := c.server(demand{usage: x509.ExtKeyUsageClientAuth, optional: true}, "h2", "http/1.1")
-	cfg.ClientAuth = tls.RequestClientCert
 	cfg.GetCertificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &c.current.Load().http, nil }
 	// A browser asks its user which certificate to send, unless it has none of
 	// these CAs.
@@ -84,6 +82,7 @@ func (c *Credentials) server(d demand, protocols ...string) *tls.Config {
 	return &tls.Config{
 		MinVersion:       tls.VersionTLS13,
 		NextProtos:       protocols,
+		ClientAuth:       tls.RequestClientCert, // what is required, and why not, VerifyConnection says
 		VerifyConnection: func(s tls.ConnectionState) error { return c.current.Load().check(s, d, c.cfg.Revoked) },
 	}
 }
@@ -115,12 +114,9 @@ func Peer(s tls.ConnectionState) (ID, error) {
 
 // The alerts of TLS that tell why a peer gives up (RFC 8446, section 6).
 const (
-	alertBadCertificate      = 42
-	alertCertificateExpired  = 45
-	alertUnknownCA           = 48
-	alertProtocolVersion     = 70
-	alertCertificateRequired = 116
-	alertNoProtocol          = 120
+	alertBadCertificate  = 42
+	alertProtocolVersion = 70
+	alertNoProtocol      = 120
 )
 
 // Explain returns err with a sentence about what to do where it is a peer's
@@ -144,10 +140,8 @@ func Explain(err error) error {
 	}
 	e := &ohrouter.Error{Code: ohrouter.Unauthorized, Err: err}
 	switch alert.Uint() {
-	case alertBadCertificate, alertCertificateExpired, alertUnknownCA:
+	case alertBadCertificate:
 		e.Message = "the peer does not accept the certificate of this machine: the log there says why"
-	case alertCertificateRequired:
-		e.Message = "the peer wants a certificate, and this machine sent none: enrol it, or give it one"
 	case alertProtocolVersion:
 		e.Message = "the peer does not speak the same version of TLS: 1.3 is needed"
 	case alertNoProtocol:

@@ -103,7 +103,7 @@ func TestLinkRefused(t *testing.T) {
 		{"router of another CA", client(pair(other, main1, nil)), good, true, "router/main is not signed by the CA"},
 		{"TLS 1.2 client", &tls.Config{MaxVersion: tls.VersionTLS12, InsecureSkipVerify: true, NextProtos: []string{ALPN}}, good, true, "unsupported versions"},
 		{"TLS 1.2 server", router.LinkClient("east"), &tls.Config{MaxVersion: tls.VersionTLS12, Certificates: []tls.Certificate{*pair(by, east, nil)}}, false, "protocol version"},
-		{"no client certificate", &tls.Config{InsecureSkipVerify: true, NextProtos: []string{ALPN}}, good, true, "client didn't provide a certificate"},
+		{"no client certificate", &tls.Config{InsecureSkipVerify: true, NextProtos: []string{ALPN}}, good, true, "the peer sent no certificate: enrol it"},
 		{"another proxy", router.LinkClient("west"), good, false, "the peer is proxy/east, not proxy/west"},
 		{"claims to be east with a leaf for west", router.LinkClient("east"), server(pair(by, west, nil, eastLeaf)), false, "the peer is proxy/west, not proxy/east"},
 		{"router as proxy", router.LinkClient(""), server(pair(by, main1, nil)), false, "the peer is router/main, and a proxy is wanted"},
@@ -355,7 +355,7 @@ func TestExplain(t *testing.T) {
 		say    string
 	}{
 		"refused":  {skip, "does not accept the certificate of this machine"},
-		"none":     {bare, "this machine sent none"},
+		"none":     {bare, "does not accept the certificate of this machine"},
 		"protocol": {foreign, "the peer does not speak oh-router/1"},
 		"version":  {old, "1.3 is needed"},
 	} {
@@ -371,4 +371,23 @@ func TestExplain(t *testing.T) {
 	err := tls.Client(a, router.LinkClient("east")).Handshake()
 	a.Close()
 	wantSentence(t, Explain(err), ohrouter.Unauthorized, "does not speak TLS")
+}
+
+func BenchmarkHandshake(b *testing.B) {
+	by := ca(b)
+	router, proxy := credentials(b, by, main1, nil), credentials(b, by, east, nil)
+	for name, resume := range map[string]bool{"full": false, "resumed": true} {
+		b.Run(name, func(b *testing.B) {
+			client, server := router.LinkClient("east"), proxy.LinkServer()
+			if !resume {
+				client.ClientSessionCache = nil
+			}
+			shake(b, client, server)
+			for b.Loop() {
+				if c, s := shake(b, client, server); c.err != nil || s.err != nil || c.state.DidResume != resume {
+					b.Fatalf("%v, %v, resumed %v", c.err, s.err, c.state.DidResume)
+				}
+			}
+		})
+	}
 }
