@@ -32,26 +32,26 @@ func BenchmarkIdle(b *testing.B) {
 	if runtime.GOOS != "linux" {
 		b.Skip("reads /proc")
 	}
-	for _, link := range []string{"tcp", "tls"} {
+	for _, link := range []string{"tcp", "tls-server", "tls-client"} {
 		for _, size := range []int{64, 1 << 20} {
 			b.Run(fmt.Sprintf("%s,%d", link, size), func(b *testing.B) {
 				for range b.N {
-					benchmarkIdle(b, link == "tls", size)
+					benchmarkIdle(b, link, size)
 				}
 			})
 		}
 	}
 }
 
-func benchmarkIdle(b *testing.B, overTLS bool, size int) {
+func benchmarkIdle(b *testing.B, kind string, size int) {
 	sessions := min(2000, socket.Limit()/2-100)
 	ln, err := socket.Listen(b.Context(), "127.0.0.1:0")
 	if err != nil {
 		b.Fatal(err)
 	}
 	defer ln.Close()
-	cmd := exec.CommandContext(b.Context(), os.Args[0])
-	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%s %d %d %v", peerOf, ln.Addr(), sessions, size, overTLS))
+	cmd := exec.CommandContext(b.Context(), os.Args[0], "-test.run=^TestPeerOfIdle$")
+	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%s %d %d %s", peerOf, ln.Addr(), sessions, size, kind))
 	cmd.Stderr = os.Stderr
 	stop, _ := cmd.StdinPipe()
 	out, _ := cmd.StdoutPipe()
@@ -62,9 +62,7 @@ func benchmarkIdle(b *testing.B, overTLS bool, size int) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	config := &tls.Config{
-		Certificates: []tls.Certificate{certificate(b)}, MinVersion: tls.VersionTLS13, DynamicRecordSizingDisabled: true,
-	}
+	config := idleConfig(b)
 	before := usage(b, true)
 	var ended sync.WaitGroup
 	counters := make([]relay.Counters, sessions)
@@ -78,17 +76,25 @@ func benchmarkIdle(b *testing.B, overTLS bool, size int) {
 			b.Fatal(err)
 		}
 		link := net.Conn(accepted)
-		if overTLS {
-			link = underTLS(accepted, config)
+		switch kind {
+		case "tls-server":
+			link = tls.Server(socket.NewTransport(accepted), config)
+		case "tls-client":
+			link = tls.Client(socket.NewTransport(accepted), config)
+		}
+		if tc, ok := link.(*tls.Conn); ok {
+			if err := tc.Handshake(); err != nil {
+				b.Fatal(err)
+			}
 		}
 		ended.Add(1)
 		engine.Start(client, link, &counters[i], func(relay.End) { ended.Done() })
 	}
-	if line, err := bufio.NewReader(out).ReadString('\n'); err != nil {
+	if line, err := bufio.NewReader(out).ReadString('\n'); line != "idle\n" {
 		b.Fatal(line, err)
 	}
 	at := usage(b, false)
-	runtime.GC() // again: stacks shrink by half each time
+
 	after := usage(b, true)
 	report := func(name string, bytes int) { b.ReportMetric(float64(bytes)/float64(sessions), name+"/session") }
 	report("rss", at.rss-before.rss)
@@ -105,12 +111,11 @@ func benchmarkIdle(b *testing.B, overTLS bool, size int) {
 	engine.Close()
 }
 
-func underTLS(c *net.TCPConn, config *tls.Config) net.Conn {
-	tc := tls.Server(socket.NewTransport(c), config)
-	if err := tc.Handshake(); err != nil {
-		panic(err)
+func idleConfig(t testing.TB) *tls.Config {
+	return &tls.Config{
+		Certificates: []tls.Certificate{certificate(t)}, InsecureSkipVerify: true,
+		MinVersion: tls.VersionTLS13, DynamicRecordSizingDisabled: true,
 	}
-	return tc
 }
 
 type used struct{ rss, heap, stacks, goroutines int }
@@ -133,40 +138,41 @@ func usage(b *testing.B, collect bool) used {
 	return used{kb << 10, int(m.HeapAlloc), int(m.StackInuse), runtime.NumGoroutine()}
 }
 
-// peer is both far ends of all sessions of a BenchmarkIdle: each client sends a
-// message and the target sends it back.
-func peer(order string) error {
-	var address string
-	var sessions, size int
-	var overTLS bool
-	if _, err := fmt.Sscan(order, &address, &sessions, &size, &overTLS); err != nil {
-		return err
+// TestPeerOfIdle is no test, but both far ends of all sessions of a
+// BenchmarkIdle: each client sends a message and the target sends it back.
+func TestPeerOfIdle(t *testing.T) {
+	order, ok := os.LookupEnv(peerOf)
+	if !ok {
+		t.Skip("this is BenchmarkIdle's other process")
 	}
-	message := randomBytes(size, 1)
-	var open []net.Conn // and not collected
+	var address, kind string
+	var sessions, size int
+	if _, err := fmt.Sscan(order, &address, &sessions, &size, &kind); err != nil {
+		t.Fatal(err)
+	}
+	config, message := idleConfig(t), randomBytes(size, 1)
+	dial := func() net.Conn {
+		c, err := net.Dial("tcp", address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		return c
+	}
 	for range sessions {
-		client, err := net.Dial("tcp", address)
-		if err != nil {
-			return err
-		}
-		target, err := net.Dial("tcp", address)
-		if err != nil {
-			return err
-		}
-		if overTLS {
-			target = tls.Client(target, &tls.Config{InsecureSkipVerify: true, DynamicRecordSizingDisabled: true})
+		client, target := dial(), dial()
+		switch kind {
+		case "tls-server":
+			target = tls.Client(target, config)
+		case "tls-client":
+			target = tls.Server(target, config)
 		}
 		if err := exchange(client, target, message); err != nil {
-			return err
+			t.Fatal(err)
 		}
-		open = append(open, client, target)
 	}
 	fmt.Println("idle")
-	_, err := io.Copy(io.Discard, os.Stdin)
-	for _, c := range open {
-		c.Close()
-	}
-	return err
+	io.Copy(io.Discard, os.Stdin) // until the benchmark has looked
 }
 
 func exchange(client, target net.Conn, message []byte) error {

@@ -9,7 +9,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
-	"fmt"
 	"io"
 	"math/big"
 	mrand "math/rand/v2"
@@ -27,16 +26,7 @@ import (
 	"github.com/ohrouter/oh-router/internal/socket"
 )
 
-func TestMain(m *testing.M) {
-	if order := os.Getenv(peerOf); order != "" {
-		if err := peer(order); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-		return
-	}
-	goleak.VerifyTestMain(m)
-}
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // deadline is when a test that hangs gives up; no test waits for it.
 const deadline = 30 * time.Second
