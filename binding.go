@@ -53,6 +53,10 @@ type BindingSpec struct {
 	Labels      map[string]string `json:"labels,omitempty"`
 	Check       *bool             `json:"check,omitempty"` // nil is true
 
+	// AllowRequester adds the address that makes the call to Allow. In JSON it
+	// is the word requester there, which the API replaces.
+	AllowRequester bool `json:"-"`
+
 	// What the API knows of the caller, and no caller says.
 	Owner        string         `json:"-"` // id of the token; "" without tokens
 	DefaultAllow []netip.Prefix `json:"-"` // for a new binding without an allow of its own

@@ -13,11 +13,24 @@ import (
 // Bind asks for a binding of the spec's target. It returns when the router
 // has checked the target; created is false when the binding existed already.
 func (c *Client) Bind(ctx context.Context, spec ohrouter.BindingSpec) (b ohrouter.Binding, created bool, err error) {
-	status, err := c.do(ctx, http.MethodPost, "/v1/bindings", spec, &b, maxAnswer)
+	body := bindBody{BindingSpec: spec}
+	for _, p := range spec.Allow {
+		body.Allow = append(body.Allow, p.String())
+	}
+	if spec.AllowRequester {
+		body.Allow = append(body.Allow, "requester")
+	}
+	status, err := c.do(ctx, http.MethodPost, "/v1/bindings", body, &b, maxAnswer)
 	if err != nil {
 		return ohrouter.Binding{}, false, err
 	}
 	return b, status == http.StatusCreated, c.complete(b)
+}
+
+// bindBody is a spec whose allow may have words in it.
+type bindBody struct {
+	ohrouter.BindingSpec
+	Allow []string `json:"allow,omitempty"`
 }
 
 // Binding returns one binding, or an error with code [ohrouter.NotFound].
@@ -100,6 +113,33 @@ func (c *Client) Kill(ctx context.Context, sessionID string) error {
 // Proxies returns the proxies that the router knows.
 func (c *Client) Proxies(ctx context.Context) ([]ohrouter.Proxy, error) {
 	return list[ohrouter.Proxy](ctx, c, "proxies", nil)
+}
+
+// CreateToken makes a token. Its secret is in the answer, and nowhere else.
+func (c *Client) CreateToken(ctx context.Context, spec ohrouter.TokenSpec) (made ohrouter.NewToken, err error) {
+	if _, err := c.do(ctx, http.MethodPost, "/v1/tokens", spec, &made, maxAnswer); err != nil {
+		return ohrouter.NewToken{}, err
+	}
+	if made.ID == "" || made.Secret == "" {
+		return ohrouter.NewToken{}, c.notAPI("the answer is not a token")
+	}
+	return made, nil
+}
+
+// Tokens returns the tokens that the caller may see, oldest first: all of them
+// for an admin.
+func (c *Client) Tokens(ctx context.Context) ([]ohrouter.Token, error) {
+	return list[ohrouter.Token](ctx, c, "tokens", nil)
+}
+
+// RevokeToken ends a token and closes its bindings.
+func (c *Client) RevokeToken(ctx context.Context, id string) error {
+	path, err := pathOf("tokens", id)
+	if err != nil {
+		return err
+	}
+	_, err = c.do(ctx, http.MethodDelete, path, nil, nil, 0)
+	return err
 }
 
 // list gets all of a kind. The answer is never nil without an error.

@@ -10,6 +10,8 @@ package client
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -17,6 +19,7 @@ import (
 	"mime"
 	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"strings"
 	"time"
@@ -38,10 +41,13 @@ const (
 // Config tells a Client whom to call. The zero value calls a router on this
 // machine without credentials.
 type Config struct {
-	Server    string       // base URL of the API; "" is DefaultServer
-	Token     string       // sent as bearer token; "" sends none
-	UserAgent string       // "" is "oh-router"
-	HTTP      *http.Client // nil is one with a dial timeout of 5 s; its redirects are never followed
+	Server    string // base URL of the API; "" is DefaultServer
+	Token     string // sent as bearer token; "" sends none
+	UserAgent string // "" is "oh-router"
+	// RootCAs are the certificate authorities that the router's certificate may
+	// come from; nil are those of this machine. It is not for use with HTTP.
+	RootCAs *x509.CertPool
+	HTTP    *http.Client // nil is one with a dial timeout of 5 s; its redirects are never followed
 }
 
 // Client calls one router. It is safe for concurrent use.
@@ -69,7 +75,7 @@ func New(cfg Config) (*Client, error) {
 	if c.agent == "" {
 		c.agent = "oh-router"
 	}
-	hc := http.Client{Transport: newTransport()}
+	hc := http.Client{Transport: newTransport(cfg.RootCAs)}
 	if cfg.HTTP != nil {
 		hc = *cfg.HTTP
 	}
@@ -80,9 +86,21 @@ func New(cfg Config) (*Client, error) {
 	return c, nil
 }
 
+// TokenInClear tells whether calls show the token to whoever sees the network:
+// without TLS, to another machine.
+func (c *Client) TokenInClear() bool {
+	u, err := url.Parse(c.server)
+	if err != nil || u.Scheme == "https" || c.token == "" || u.Hostname() == "localhost" {
+		return false
+	}
+	addr, err := netip.ParseAddr(u.Hostname())
+	return err != nil || !addr.IsLoopback()
+}
+
 // newTransport returns the default transport with our own dial timeout.
-func newTransport() http.RoundTripper {
+func newTransport(roots *x509.CertPool) http.RoundTripper {
 	t := http.Transport{
+		TLSClientConfig:     &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS13},
 		Proxy:               http.ProxyFromEnvironment,
 		DialContext:         (&net.Dialer{Timeout: dialTimeout}).DialContext,
 		TLSHandshakeTimeout: dialTimeout,

@@ -45,7 +45,7 @@ func (c *Client) whyUnanswered(err error) string {
 		return fmt.Sprintf("%s speaks plain HTTP: write http:// instead of https:// in --server", c.server)
 	}
 	if v, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
-		return fmt.Sprintf("the certificate of %s is not trusted (%v)", c.server, v.Err)
+		return fmt.Sprintf("the certificate of %s is not trusted (%v): name the file of the router's CA with --ca-file", c.server, v.Err)
 	}
 	if isTimeout(err) && !dialled {
 		return fmt.Sprintf("%s takes the call, but does not answer in time: is the router overloaded or stopped?", c.server)

@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"crypto/x509"
 	"fmt"
 	"io"
 	"os"
@@ -22,26 +23,31 @@ const (
 	callTimeout       = time.Minute // beyond any dial timeout that makes sense
 	completionTimeout = 2 * time.Second
 	maxTokenFile      = 4 << 10
+	maxCAFile         = 1 << 20
 )
 
-// access is how a client command reaches the router.
-type access struct {
-	server, tokenFile string
-	environ           []string
+// apiAccess is how a client command reaches the router.
+type apiAccess struct {
+	server, tokenFile, caFile string
+	environ                   []string
 }
 
 // newAccess gives cmd the flags that all client commands have.
-func newAccess(cmd *cobra.Command, environ []string) *access {
-	a := &access{environ: environ}
+func newAccess(cmd *cobra.Command, environ []string) *apiAccess {
+	a := &apiAccess{environ: environ}
 	cmd.Flags().StringVar(&a.server, "server", "", "`URL` of the router's API (env OH_ROUTER_SERVER; default "+client.DefaultServer+")")
-	cmd.Flags().StringVar(&a.tokenFile, "token-file", "", "`FILE` that holds the API token (env OH_ROUTER_TOKEN_FILE)")
+	cmd.Flags().StringVar(&a.tokenFile, "token-file", "", "`FILE` that holds the API token (env OH_ROUTER_TOKEN_FILE, or the token itself in OH_ROUTER_TOKEN)")
+	cmd.Flags().StringVar(&a.caFile, "ca-file", "", "PEM `FILE` with the CA of the router's certificate (env OH_ROUTER_CA_FILE; default this machine's CAs)")
 	return a
 }
 
 // getenv returns the value of an environment variable.
-func (a *access) getenv(name string) string {
+func (a *apiAccess) getenv(name string) string { return getenv(a.environ, name) }
+
+// getenv returns the value of a variable in an environment.
+func getenv(environ []string, name string) string {
 	// The last one counts, as for the operating system's own programs.
-	for _, kv := range slices.Backward(a.environ) {
+	for _, kv := range slices.Backward(environ) {
 		if v, ok := strings.CutPrefix(kv, name+"="); ok {
 			return v
 		}
@@ -50,17 +56,28 @@ func (a *access) getenv(name string) string {
 }
 
 // client returns a client of the router that flags and environment name.
-func (a *access) client() (*client.Client, error) {
-	var token string
+func (a *apiAccess) client() (*client.Client, error) {
+	token := strings.TrimSpace(a.getenv("OH_ROUTER_TOKEN"))
 	if file := cmp.Or(a.tokenFile, a.getenv("OH_ROUTER_TOKEN_FILE")); file != "" {
 		var err error
 		if token, err = readToken(file); err != nil {
 			return nil, err
 		}
 	}
+	var roots *x509.CertPool
+	if file := cmp.Or(a.caFile, a.getenv("OH_ROUTER_CA_FILE")); file != "" {
+		pem, err := readSmall(file, "the CA", maxCAFile)
+		if err != nil {
+			return nil, err
+		}
+		if roots = x509.NewCertPool(); !roots.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("read the CA: %s has no PEM certificate", file)
+		}
+	}
 	c, err := client.New(client.Config{
 		Server:    cmp.Or(a.server, a.getenv("OH_ROUTER_SERVER")),
 		Token:     token,
+		RootCAs:   roots,
 		UserAgent: "oh-router/" + buildVersion().Version,
 	})
 	if err != nil {
@@ -71,17 +88,9 @@ func (a *access) client() (*client.Client, error) {
 
 // readToken returns the token that a file holds.
 func readToken(file string) (string, error) {
-	f, err := os.Open(file)
+	b, err := readSmall(file, "the token", maxTokenFile)
 	if err != nil {
-		return "", fmt.Errorf("read the token: %w", err)
-	}
-	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, maxTokenFile+1))
-	if err != nil {
-		return "", fmt.Errorf("read the token: %w", err)
-	}
-	if len(b) > maxTokenFile {
-		return "", fmt.Errorf("read the token: %s has more than %d bytes: is it the right file?", file, maxTokenFile)
+		return "", err
 	}
 	token := strings.TrimSpace(string(b))
 	if token == "" {
@@ -90,13 +99,33 @@ func readToken(file string) (string, error) {
 	return token, nil
 }
 
+// readSmall returns what a file holds that cannot be large.
+func readSmall(file, what string, most int) ([]byte, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", what, err)
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, int64(most)+1))
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", what, err)
+	}
+	if len(b) > most {
+		return nil, fmt.Errorf("read %s: %s has more than %d bytes: is it the right file?", what, file, most)
+	}
+	return b, nil
+}
+
 // call lets do talk to the router until it is done, interrupted or too late.
 // Printing comes after it: a command that waits for its reader must die of an
 // interrupt as others do.
-func (a *access) call(cmd *cobra.Command, do func(context.Context, *client.Client) error) error {
+func (a *apiAccess) call(cmd *cobra.Command, do func(context.Context, *client.Client) error) error {
 	c, err := a.client()
 	if err != nil {
 		return err
+	}
+	if c.TokenInClear() {
+		fmt.Fprintln(cmd.ErrOrStderr(), "warning: the token travels unencrypted: use https:// in --server, or make sure that something else protects that network")
 	}
 	interrupt, stop := signal.NotifyContext(cmd.Context(), os.Interrupt)
 	defer stop()
@@ -111,7 +140,7 @@ func (a *access) call(cmd *cobra.Command, do func(context.Context, *client.Clien
 
 // complete returns a completion of the first argument with what list gets. A
 // router that does not answer means no proposals.
-func (a *access) complete(list func(context.Context, *client.Client) ([]cobra.Completion, error)) cobra.CompletionFunc {
+func (a *apiAccess) complete(list func(context.Context, *client.Client) ([]cobra.Completion, error)) cobra.CompletionFunc {
 	return func(cmd *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
 		c, err := a.client()
 		if err != nil || len(args) > 0 {

@@ -72,7 +72,7 @@ func (f *bindFlags) add(cmd *cobra.Command) {
 	flags.Uint16Var(&f.port, "port", 0, "mapped `PORT` to have (default any of the router's range)")
 	durationVar(flags, &f.idleTimeout, "idle-timeout", "recycle the binding this `DURATION` after its last use; 0s never (default the router's)")
 	durationVar(flags, &f.ttl, "ttl", "end the binding, and its sessions, after this `DURATION` (default never)")
-	flags.StringSliceVar(&f.allow, "allow", nil, "`CIDR` or address that may connect, repeatable (default anybody)")
+	flags.StringSliceVar(&f.allow, "allow", nil, "`CIDR` or address that may connect, or requester for the one that makes this call, repeatable (default anybody; requester if the API is not on loopback)")
 	flags.IntVar(&f.maxSessions, "max-sessions", 0, "`NUMBER` of sessions that may be open at once (default no limit)")
 	flags.StringArrayVar(&f.labels, "label", nil, "`KEY=VALUE` to remember with the binding, repeatable")
 	flags.BoolVar(&f.noCheck, "no-check", false, "answer without connecting to the target first")
@@ -102,6 +102,10 @@ func (f *bindFlags) spec(cmd *cobra.Command, target string) (ohrouter.BindingSpe
 		spec.IdleTimeout = new(f.idleTimeout)
 	}
 	for _, s := range f.allow {
+		if s == "requester" {
+			spec.AllowRequester = true
+			continue
+		}
 		p, err := parsePrefix(s)
 		if err != nil {
 			return spec, err
@@ -144,7 +148,7 @@ func parsePrefix(s string) (netip.Prefix, error) {
 	}
 	p, err := netip.ParsePrefix(s)
 	if err != nil {
-		return p, usageErrorf("--allow %q is not a CIDR such as 10.0.0.0/8, and not an address", s)
+		return p, usageErrorf("--allow %q is not a CIDR such as 10.0.0.0/8, not an address, and not requester", s)
 	}
 	return p.Masked(), nil
 }

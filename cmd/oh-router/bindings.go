@@ -80,6 +80,7 @@ func bindingListing(now time.Time) listing[ohrouter.Binding] {
 			{head: "LAST USED", cell: func(b b) string { return agoText(now, b.LastUsedAt) }},
 			{head: "STATE", cell: func(b b) string { return string(b.State) }},
 			{head: "PROXY", wide: true, cell: func(b b) string { return string(b.Proxy) }},
+			{head: "OWNER", wide: true, cell: func(b b) string { return string(b.Owner) }},
 			{head: "LABELS", wide: true, cell: func(b b) string { return labelsText(b.Labels) }},
 			{head: "EXPIRES", wide: true, cell: func(b b) string { return expiresText(now, b.ExpiresAt) }},
 			{head: "LAST ERROR", wide: true, cell: func(b b) string { return failureText(now, b.LastError) }},

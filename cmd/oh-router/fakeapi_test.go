@@ -12,11 +12,14 @@ import (
 	"time"
 
 	ohrouter "github.com/ohrouter/oh-router"
+	"github.com/ohrouter/oh-router/internal/api"
+	"github.com/ohrouter/oh-router/internal/registry"
 )
 
 // fakeAPI answers as a router does. Under /empty it has nothing, under /locked
 // it wants the token "ohr_test", under /page it is a web site, and under
-// /hostile its strings try to play with the terminal.
+// /hostile its strings try to play with the terminal. Under /real is the API of a router
+// that has nothing but tokens.
 type fakeAPI struct {
 	*httptest.Server
 	silent chan struct{} // gets an element when a bind of silent.example begins
@@ -69,9 +72,26 @@ func startFakeAPI() *fakeAPI {
 	mux.HandleFunc("POST /hostile/v1/bindings", func(w http.ResponseWriter, _ *http.Request) {
 		writeProblem(w, 502, ohrouter.TargetRefused, "no\noh-router: all is well\x1b[2J")
 	})
+	mux.Handle("/real/", http.StripPrefix("/real", realAPI()))
 	f.Server = httptest.NewServer(mux)
 	return f
 }
+
+// realAPI returns the API itself, without anything behind it.
+func realAPI() http.Handler {
+	h, err := api.New(api.Config{
+		Bindings: registry.New(registry.Config{}), Sessions: noSessions{}, Proxies: func() []ohrouter.Proxy { return nil },
+	})
+	if err != nil {
+		panic(err)
+	}
+	return h
+}
+
+type noSessions struct{}
+
+func (noSessions) Sessions(string) []ohrouter.Session { return nil }
+func (noSessions) Kill(string) error                  { return nil }
 
 func (f *fakeAPI) bind(w http.ResponseWriter, r *http.Request) {
 	var spec ohrouter.BindingSpec

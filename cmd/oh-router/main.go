@@ -79,6 +79,7 @@ leads there, through a proxy that stands beside the service.`,
 		newSessionsCommand(environ),
 		newProxiesCommand(environ),
 		newKillCommand(environ),
+		newTokenCommand(environ),
 	)
 	add("",
 		newConfigCommand(),

@@ -1,9 +1,13 @@
 package main
 
 import (
+	"encoding/pem"
 	"errors"
+	"log/slog"
+	"net/http/httptest"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"testing"
@@ -18,7 +22,8 @@ func TestMain(m *testing.M) {
 }
 
 // TestScripts runs the command lines of testdata/script against a fake API at
-// $OH_ROUTER_SERVER. Below it are APIs of another kind: see fakeAPI.
+// $OH_ROUTER_SERVER, and at $TLS_SERVER, whose CA is in ca.pem. Below it are APIs
+// of another kind: see fakeAPI.
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script",
@@ -26,6 +31,15 @@ func TestScripts(t *testing.T) {
 			api := startFakeAPI()
 			env.Defer(api.Close)
 			env.Setenv("OH_ROUTER_SERVER", api.URL)
+			secured := httptest.NewUnstartedServer(api.Config.Handler)
+			secured.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelInfo) // who does not trust it says so
+			secured.StartTLS()
+			env.Defer(secured.Close)
+			env.Setenv("TLS_SERVER", secured.URL)
+			ca := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: secured.Certificate().Raw})
+			if err := os.WriteFile(filepath.Join(env.WorkDir, "ca.pem"), ca, 0o600); err != nil {
+				return err
+			}
 			// The race detector lets every process sleep for 1 s before it ends.
 			env.Setenv("GORACE", "atexit_sleep_ms=0")
 			return nil

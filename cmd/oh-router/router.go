@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	ohrouter "github.com/ohrouter/oh-router"
+	"github.com/ohrouter/oh-router/internal/access"
 	"github.com/ohrouter/oh-router/internal/api"
 	"github.com/ohrouter/oh-router/internal/config"
 	"github.com/ohrouter/oh-router/internal/link"
@@ -56,7 +57,7 @@ type routerServer struct {
 	dialer   *link.Dialer
 	router   *router.Router
 	registry *registry.Registry
-	store    registry.Store // nil: memory only
+	store    *bolt.Store // nil: memory only
 	http     *http.Server
 	listener *net.TCPListener
 }
@@ -86,15 +87,20 @@ func startRouter(ctx context.Context, p *process, proxies []link.Proxy, budget s
 		}
 		s.store = store
 	}
+	tokens, err := s.openTokens(ctx)
+	if err != nil {
+		return nil, err
+	}
 	s.registry = registry.New(registry.Config{
-		PortLow: cfg.Ports.Low, PortHigh: cfg.Ports.High, IdleTimeout: cfg.IdleTimeout, Quarantine: cfg.Quarantine,
-		Store: s.store, Listeners: s.router, KnowsProxy: s.dialer.Knows, Log: p.log, Metrics: p.metrics,
+		PortLow: cfg.Ports.Low, PortHigh: cfg.Ports.High, IdleTimeout: cfg.IdleTimeout, Quarantine: cfg.Quarantine, Store: s.records(),
+		Listeners: s.router, Owners: tokens, KnowsProxy: s.dialer.Knows, Log: p.log, Metrics: p.metrics,
 	})
 	if err := s.registry.Restore(ctx); err != nil {
 		return nil, err
 	}
 	handler, err := api.New(api.Config{
 		Bindings: s.registry, Sessions: s.router, Proxies: s.dialer.Proxies, Advertise: cfg.Advertise,
+		Access: tokens, AllowRequester: !cfg.Listen.Addr().IsLoopback(),
 		Parts: s.parts, Metrics: p.metricsHandler(), Log: p.log,
 	})
 	if err != nil {
@@ -102,6 +108,24 @@ func startRouter(ctx context.Context, p *process, proxies []link.Proxy, budget s
 	}
 	s.http = p.httpServer(handler)
 	return s, nil
+}
+
+// openTokens returns the tokens of the state directory. Beyond loopback every
+// call needs one, unless the operator says that something else protects it.
+func (s *routerServer) openTokens(ctx context.Context) (*access.Tokens, error) {
+	cfg := access.Config{Required: !s.p.cfg.Router.Listen.Addr().IsLoopback() && !s.p.cfg.Insecure}
+	if s.store != nil {
+		cfg.Store = s.store
+	}
+	return access.Open(ctx, cfg)
+}
+
+// records returns the store for the registry.
+func (s *routerServer) records() registry.Store {
+	if s.store == nil {
+		return nil
+	}
+	return s.store
 }
 
 // abandon takes back what a failed start has opened.

@@ -68,7 +68,8 @@ command does not wait for them.`,
 }
 
 // idsOf returns the id itself or, with a target, the id of its active binding;
-// when there is none, the ids of those that still drain.
+// when there is none, the ids of those that still drain. Who sees the bindings
+// of several owners has to name one.
 func idsOf(ctx context.Context, c *client.Client, id string, target ohrouter.Target) ([]string, error) {
 	if target == (ohrouter.Target{}) {
 		return []string{id}, nil
@@ -77,15 +78,21 @@ func idsOf(ctx context.Context, c *client.Client, id string, target ohrouter.Tar
 	if err != nil {
 		return nil, err
 	}
-	var draining []string
+	var active, draining []string
 	for _, b := range bindings {
 		switch {
 		case b.Target != target:
 		case b.State == ohrouter.BindingActive:
-			return []string{b.ID}, nil
+			active = append(active, b.ID)
 		default:
 			draining = append(draining, b.ID)
 		}
+	}
+	if len(active) > 1 {
+		return nil, ohrouter.Errorf(ohrouter.Conflict, "%s is bound by several owners, as %s: name one of these", target, strings.Join(active, ", "))
+	}
+	if len(active) == 1 {
+		return active, nil
 	}
 	if len(draining) == 0 {
 		return nil, ohrouter.Errorf(ohrouter.NotFound, "%s is not bound; 'oh-router bindings' lists what is", target)

@@ -22,16 +22,17 @@ func withheld(code ohrouter.Code) (told ohrouter.Code, message string, changed b
 	return code, "", false
 }
 
-// Told returns what the caller may know of an error of the router.
-func (c Caller) Told(err error) error {
+// Told returns whether the caller may know all of an error of the router, and
+// what it may know.
+func (c Caller) Told(err error) (all bool, told error) {
 	if c.SeesReasons() {
-		return err
+		return true, err
 	}
 	code, message, changed := withheld(ohrouter.CodeOf(err))
 	if !changed {
-		return err
+		return true, err
 	}
-	return &ohrouter.Error{Code: code, Message: message, Err: err}
+	return false, &ohrouter.Error{Code: code, Message: message, Err: err}
 }
 
 // Binding returns what the caller may know of a binding that it sees.

@@ -22,13 +22,16 @@ func TestTold(t *testing.T) {
 	for _, code := range ohrouter.Codes() {
 		err := fmt.Errorf("bind: %w", ohrouter.Errorf(code, "10.1.2.3 says %s", code))
 		for _, name := range []string{"anybody", "admin", "viewer", "told"} {
-			if got := all[name].Told(err); got != err {
+			if whole, got := all[name].Told(err); !whole || ohrouter.Message(got) != ohrouter.Message(err) {
 				t.Errorf("%s is told %v of %v", name, got, err)
 			}
 		}
-		told := all["user"].Told(err)
+		whole, told := all["user"].Told(err)
+		if whole != (want[code] == "") {
+			t.Errorf("a user is told all of %s: %v", code, whole)
+		}
 		if want[code] == "" {
-			if told != err {
+			if ohrouter.Message(told) != ohrouter.Message(err) {
 				t.Errorf("a user is told %v of %v", told, err)
 			}
 			continue

@@ -128,8 +128,8 @@ func invalidFields(status int, errs []FieldError) *Problem {
 // it may not, and what is a fault of ours, is logged.
 func (a *api) fault(ctx context.Context, doing string, err error) *Problem {
 	who := callerOf(ctx)
-	told := who.Told(err)
-	if told != err {
+	all, told := who.Told(err)
+	if !all {
 		a.Log.Info("reason not told", "call", doing, "owner", who.Owner(), "code", ohrouter.CodeOf(err), "err", err)
 	}
 	p := problemFor(told)
