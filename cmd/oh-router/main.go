@@ -71,6 +71,7 @@ leads there, through a proxy that stands beside the service.`,
 		newUpCommand(environ),
 		newRouterCommand(environ),
 		newProxyCommand(environ),
+		newCACommand(environ),
 	)
 	add(clientGroup,
 		newBindCommand(environ),
@@ -94,6 +95,7 @@ func needsCommand(cmd *cobra.Command) {
 	// Cobra's own check neither suggests below the root nor lets us tell a
 	// wrong use from a failure.
 	cmd.SuggestionsMinimumDistance = 2
+	cmd.DisableFlagsInUseLine = true
 	cmd.Args = func(cmd *cobra.Command, args []string) error {
 		if len(args) > 0 {
 			return unknownCommand(cmd, args[0])
@@ -147,7 +149,7 @@ func newHelpCommand() *cobra.Command {
 
 // usageTemplate is cobra's without the lines that only repeat others.
 const usageTemplate = `Usage:
-  {{if .HasAvailableSubCommands}}{{.CommandPath}} COMMAND{{else}}{{.UseLine}}{{end}}
+  {{.UseLine}}{{if not .HasParent}} COMMAND{{end}}
 {{- if .HasExample}}
 
 Examples:

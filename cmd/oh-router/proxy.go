@@ -33,6 +33,7 @@ lies within them opens.`,
 		},
 	}
 	config.Flags(cmd.Flags(), config.ProxyRole)
+	cmd.AddCommand(newEnrollCommand(environ))
 	return cmd
 }
 

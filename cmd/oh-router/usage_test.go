@@ -37,13 +37,22 @@ func TestUsageErrors(t *testing.T) {
 		{"sessions --frob", "unknown flag: --frob", "oh-router sessions"},
 		{"proxies -o", "flag needs an argument", "oh-router proxies"},
 		{"kill", "SESSION is missing", "oh-router kill"},
+		{"ca init --host a:1 --state STATE", `"a:1" is not a host`, "oh-router ca init"},
+		{"ca init --invite East --state STATE", `--invite: "East" is not a name`, "oh-router ca init"},
+		{"ca init --state none", "name a directory with --state", "oh-router ca init"},
+		{"ca init extra", `unexpected argument "extra"`, "oh-router ca init"},
+		{"ca shwo", `unknown command "shwo"; did you mean 'oh-router ca show'?`, "oh-router ca"},
+		{"proxy enroll", "--router is missing", "oh-router proxy enroll"},
+		{"proxy enroll --router https://a", "--token-file is missing", "oh-router proxy enroll"},
+		{"proxy extra", `unexpected argument "extra"`, "oh-router proxy"},
 		{"completion tcsh", `no completion for "tcsh"`, "oh-router completion"},
 		{"version -o table", "not one of text, json", "oh-router version"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.line, func(t *testing.T) {
 			var stdout, stderr strings.Builder
-			code := run(t.Context(), strings.Fields(tt.line), &stdout, &stderr, nil)
+			line := strings.ReplaceAll(tt.line, "STATE", t.TempDir())
+			code := run(t.Context(), strings.Fields(line), &stdout, &stderr, nil)
 			if code != exitUsage || stdout.Len() > 0 {
 				t.Errorf("exits with %d and prints %q, want %d and nothing", code, &stdout, exitUsage)
 			}

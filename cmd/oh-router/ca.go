@@ -1,0 +1,238 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	ohrouter "github.com/ohrouter/oh-router"
+	"github.com/ohrouter/oh-router/internal/access"
+	"github.com/ohrouter/oh-router/internal/config"
+	"github.com/ohrouter/oh-router/internal/identity"
+	"github.com/ohrouter/oh-router/internal/store/bolt"
+)
+
+// adminTokenFile is where "ca init" leaves the first API token, in the state
+// directory.
+const adminTokenFile = "admin.token"
+
+// newCACommand returns "oh-router ca".
+func newCACommand(environ []string) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "ca COMMAND",
+		Short: "Make the CA that router and proxies trust, or show it",
+	}
+	needsCommand(cmd)
+	cmd.AddCommand(newCAInitCommand(environ), newCAShowCommand(environ))
+	return cmd
+}
+
+// newCAInitCommand returns "oh-router ca init".
+func newCAInitCommand(environ []string) *cobra.Command {
+	var flags struct {
+		state, invite string
+		hosts         []string
+	}
+	cmd := &cobra.Command{
+		Use:   "init [flags]",
+		Short: "Make a CA, the router's certificate and an API token",
+		Long: `Make what a router needs to be reached from other machines: a CA, the router's
+certificate, and an API token with the role admin, all kept in the state
+directory. With --invite it prints an enrolment token, alone, on stdout: with
+it one machine becomes that proxy, once, within an hour. What is there already
+stays; --host adds names to the router's certificate. The router must not run.`,
+		Example: `  oh-router ca init --invite east > east.token
+  oh-router ca init --host router.example --host 192.0.2.1`,
+		Args:              takes(),
+		ValidArgsFunction: cobra.NoFileCompletions,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			state, err := stateDir(flags.state, environ)
+			if err != nil {
+				return err
+			}
+			return initCA(cmd, state, flags.hosts, flags.invite)
+		},
+	}
+	stateFlag(cmd, &flags.state)
+	cmd.Flags().StringArrayVar(&flags.hosts, "host", nil, "`NAME` or address that clients use for the router, repeatable (this machine's own are there always)")
+	cmd.Flags().StringVar(&flags.invite, "invite", "", "print an enrolment token for the proxy of this `NAME`")
+	return cmd
+}
+
+// stateFlag gives cmd the --state flag of a command that does not serve.
+func stateFlag(cmd *cobra.Command, dir *string) {
+	cmd.Flags().StringVar(dir, "state", "", "`DIR` that the server keeps its state in (env OH_ROUTER_STATE; default $STATE_DIRECTORY, else the XDG state folder)")
+}
+
+// stateDir returns the directory for the value of --state.
+func stateDir(value string, environ []string) (string, error) {
+	dir, err := config.StateDir(cmp.Or(value, getenv(environ, "OH_ROUTER_STATE")), environ)
+	switch {
+	case err != nil:
+		return "", usageErrorf("%s", err)
+	case dir == "":
+		return "", usageErrorf("certificates have to be kept: name a directory with --state")
+	}
+	return dir, nil
+}
+
+// initCA makes what is not there yet, and tells of it on stderr.
+func initCA(cmd *cobra.Command, state string, hosts []string, invite string) (err error) {
+	if invite != "" {
+		if err := identity.CheckName(invite); err != nil {
+			return usageErrorf("--invite: %s", ohrouter.Message(err))
+		}
+	}
+	store, err := bolt.Open(state)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, store.Close()) }()
+	made, err := identity.Init(state, hosts)
+	if ohrouter.CodeOf(err) == ohrouter.InvalidRequest {
+		return usageErrorf("%s", ohrouter.Message(err))
+	}
+	if err != nil {
+		return err
+	}
+	tellOfCA(cmd.ErrOrStderr(), state, made)
+	token, err := makeAdminToken(cmd.Context(), store, state)
+	if err != nil {
+		return err
+	}
+	if token != "" {
+		fmt.Fprintf(cmd.ErrOrStderr(), "API token with the role admin: %s\n", token)
+	}
+	if invite == "" {
+		return nil
+	}
+	return printInvitation(cmd, store, state, invite)
+}
+
+func tellOfCA(w io.Writer, state string, made identity.Summary) {
+	said := "there is a CA already, which stays"
+	if made.Created {
+		said = "made a CA"
+	}
+	fmt.Fprintf(w, "%s: %s\n", said, identity.CAFile(state))
+	fmt.Fprintf(w, "its SHA-256 is %s\n", identity.Fingerprint(made.CA))
+	fmt.Fprintf(w, "this machine is %s, called %s (--host adds names)\n", made.ID, strings.Join(made.Hosts, ", "))
+}
+
+// makeAdminToken makes the first API token and returns the file that has it;
+// "" when there are tokens already.
+func makeAdminToken(ctx context.Context, store access.Store, state string) (path string, err error) {
+	tokens, err := access.Open(ctx, access.Config{Store: store})
+	if err != nil || len(tokens.List()) > 0 {
+		return "", err
+	}
+	// The file first: a token that nobody has would close the API for good.
+	path = filepath.Join(state, adminTokenFile)
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if errors.Is(err, fs.ErrExist) {
+		return "", fmt.Errorf("%s is there, but the router knows no token: move it away, and run this again", path)
+	}
+	if err != nil {
+		return "", fmt.Errorf("write the API token: %w", err)
+	}
+	made, err := tokens.Create(ctx, ohrouter.TokenSpec{Name: "admin", Role: ohrouter.Admin})
+	if err == nil {
+		_, err = fmt.Fprintln(f, made.Secret)
+	}
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		_ = os.Remove(path)
+		return "", fmt.Errorf("make the API token: %w", err)
+	}
+	return path, nil
+}
+
+// printInvitation prints an enrolment token on stdout, and on stderr what it is
+// good for.
+func printInvitation(cmd *cobra.Command, store identity.Store, state, proxy string) error {
+	ctx := cmd.Context()
+	revocations, err := identity.LoadRevocations(ctx, store)
+	if err != nil {
+		return err
+	}
+	authority, err := identity.OpenAuthority(state, store, revocations, slog.New(slog.DiscardHandler))
+	if err != nil {
+		return err
+	}
+	token, err := authority.Invite(ctx, proxy, 0)
+	if err != nil {
+		return err
+	}
+	if _, err := fmt.Fprintln(cmd.OutOrStdout(), token); err != nil {
+		return err
+	}
+	fmt.Fprintf(cmd.ErrOrStderr(), "whoever has the enrolment token becomes proxy %s, once, until %s:\n"+
+		"  oh-router proxy enroll --router https://THIS-MACHINE:PORT --token-file FILE\n",
+		proxy, time.Now().Add(identity.DefaultInvitation).Format("15:04 MST"))
+	return nil
+}
+
+// newCAShowCommand returns "oh-router ca show".
+func newCAShowCommand(environ []string) *cobra.Command {
+	var state string
+	output := newFormat(asText, asText, asJSON)
+	cmd := &cobra.Command{
+		Use:   "show [flags]",
+		Short: "Show the CA and the router's certificate",
+		Example: `  oh-router ca show
+  oh-router ca show -o json | jq -r .ca.sha256`,
+		Args:              takes(),
+		ValidArgsFunction: cobra.NoFileCompletions,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			dir, err := stateDir(state, environ)
+			if err != nil {
+				return err
+			}
+			s, err := identity.Show(dir)
+			if err != nil {
+				return err
+			}
+			return printCA(cmd, output, dir, s)
+		},
+	}
+	stateFlag(cmd, &state)
+	output.flag(cmd)
+	return cmd
+}
+
+// shownCA is what "ca show" tells of a CA.
+type shownCA struct {
+	CA struct {
+		File      string    `json:"file"`
+		SHA256    string    `json:"sha256"`
+		ExpiresAt time.Time `json:"expires_at"`
+	} `json:"ca"`
+	Router struct {
+		Identity  string    `json:"identity"`
+		Hosts     []string  `json:"hosts"`
+		ExpiresAt time.Time `json:"expires_at"`
+	} `json:"router"`
+}
+
+func printCA(cmd *cobra.Command, output *format, state string, s identity.Summary) error {
+	var shown shownCA
+	shown.CA.File, shown.CA.SHA256, shown.CA.ExpiresAt = identity.CAFile(state), identity.Fingerprint(s.CA), s.CA.NotAfter
+	shown.Router.Identity, shown.Router.Hosts, shown.Router.ExpiresAt = s.ID.String(), s.Hosts, s.Router.NotAfter
+	out := cmd.OutOrStdout()
+	if output.is(asJSON) {
+		return printJSON(out, shown)
+	}
+	_, err := fmt.Fprintf(out, "CA       %s\n  SHA-256  %s\n  until    %s\nrouter   %s\n  hosts    %s\n  until    %s, renewed while the router runs\n",
+		shown.CA.File, shown.CA.SHA256, shown.CA.ExpiresAt.Format(time.RFC3339),
+		shown.Router.Identity, printable(strings.Join(shown.Router.Hosts, ", ")), shown.Router.ExpiresAt.Format(time.RFC3339))
+	return err
+}
