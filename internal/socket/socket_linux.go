@@ -21,17 +21,7 @@ func control(_, _ string, c syscall.RawConn) error {
 }
 
 // prepare makes fd a socket of the data path.
-func prepare(fd int) error {
-	return errors.Join(
-		unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1, Linger: 0}),
-		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_OOBINLINE, 1),
-		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1),
-		unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, int(probeIdle.Seconds())),
-		unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, int(probeGap.Seconds())),
-		unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_KEEPCNT, probes),
-		unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(DeadAfter.Milliseconds())),
-	)
-}
+func prepare(fd int) error { return errors.Join(reset(fd), noDelay(fd), InlineUrgent(fd), Settle(fd)) }
 
 // States of tcpi_state (linux/tcp_states.h).
 const (

@@ -1,0 +1,102 @@
+package socket
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+	"os"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// Talk says who begins to talk on a connection.
+type Talk int
+
+// Either side may begin; this one does, at once.
+const (
+	Either Talk = iota
+	Here
+)
+
+// Connect begins to connect a socket of the data path that Go's poller does
+// not know, and returns its non-blocking descriptor. An error that comes later
+// is the socket's (SO_ERROR). Of what [Dial] promises, dead peers are left to
+// [Settle]: most connections end before they could be missed. Who talks Here
+// spares the kernel a packet: what is said first acknowledges the connection.
+func Connect(to netip.AddrPort, talk Talk) (fd int, err error) {
+	family, addr := unix.AF_INET6, unix.Sockaddr(&unix.SockaddrInet6{Port: int(to.Port()), Addr: to.Addr().As16()})
+	if a := to.Addr().Unmap(); a.Is4() {
+		family, addr = unix.AF_INET, &unix.SockaddrInet4{Port: int(to.Port()), Addr: a.As4()}
+	}
+	fd, err = unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, unix.IPPROTO_TCP)
+	if err != nil {
+		return -1, os.NewSyscallError("socket", err)
+	}
+	err = errors.Join(reset(fd), noDelay(fd))
+	if err == nil && talk == Here {
+		err = setOption(fd, unix.IPPROTO_TCP, unix.TCP_QUICKACK, 0)
+	}
+	if err == nil {
+		err = os.NewSyscallError("connect", unix.Connect(fd, addr))
+	}
+	if err != nil && !errors.Is(err, unix.EINPROGRESS) {
+		Close(fd)
+		return -1, err
+	}
+	return fd, nil
+}
+
+// reset makes the kernel reset the connection when the process dies.
+func reset(fd int) error {
+	return setOptionBytes(fd, unix.SOL_SOCKET, unix.SO_LINGER, unsafe.Pointer(&unix.Linger{Onoff: 1}), unix.SizeofLinger)
+}
+
+// noDelay makes small writes go out at once, as package net does.
+func noDelay(fd int) error { return setOption(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1) }
+
+// Deliver takes back that the connection is reset when it is closed: the kernel
+// delivers what it holds, then a FIN.
+func Deliver(fd int) {
+	_ = setOptionBytes(fd, unix.SOL_SOCKET, unix.SO_LINGER, unsafe.Pointer(&unix.Linger{}), unix.SizeofLinger) // fails on no socket
+}
+
+// InlineUrgent makes urgent bytes travel in line, as plain ones.
+func InlineUrgent(fd int) error { return setOption(fd, unix.SOL_SOCKET, unix.SO_OOBINLINE, 1) }
+
+// Settle lets a dead peer be noticed within [DeadAfter].
+func Settle(fd int) error {
+	return errors.Join(
+		setOption(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1),
+		setOption(fd, unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, int32(probeIdle.Seconds())),
+		setOption(fd, unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, int32(probeGap.Seconds())),
+		setOption(fd, unix.IPPROTO_TCP, unix.TCP_KEEPCNT, int32(probes)),
+		setOption(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int32(DeadAfter.Milliseconds())),
+	)
+}
+
+// Descriptor returns a duplicate of the descriptor under c, a connection or a
+// listener, that Go's poller does not know. Closing c leaves it open.
+func Descriptor(c syscall.Conn) (fd int, err error) {
+	rc, err := c.SyscallConn()
+	if err != nil {
+		return -1, err
+	}
+	cerr := rc.Control(func(n uintptr) { fd, err = unix.FcntlInt(n, unix.F_DUPFD_CLOEXEC, 0) })
+	if err = errors.Join(cerr, err); err != nil {
+		return -1, err
+	}
+	return fd, nil
+}
+
+// Conn makes a connection of package net of a descriptor, which it takes.
+func Conn(fd int) (*net.TCPConn, error) {
+	f := os.NewFile(uintptr(fd), "")
+	c, err := net.FileConn(f)
+	_ = f.Close() // FileConn has duplicated it
+	if err != nil {
+		return nil, err
+	}
+	return c.(*net.TCPConn), nil
+}

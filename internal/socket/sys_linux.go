@@ -1,0 +1,120 @@
+package socket
+
+import (
+	"net"
+	"net/netip"
+	"os"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// The calls below are those of a session on an event loop. They are for
+// non-blocking descriptors and so return at once. Therefore they do not tell
+// Go's scheduler that the thread may be away for a while: for a call of a
+// microsecond that costs more than the call, and a processor that is taken away
+// meanwhile has to be won back.
+//
+// Each pointer to memory of ours is converted in the call itself, as package
+// unsafe demands (its rule 4): the memory stays where it is until the call
+// returns.
+
+// Read is read(2). It is not interrupted, and so is none of the others: no
+// signal arrives in a call that does not wait.
+func Read(fd int, b []byte) (n int, err error) {
+	return count(syscall.RawSyscall(unix.SYS_READ, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b))))
+}
+
+// Write is write(2).
+func Write(fd int, b []byte) (n int, err error) {
+	return count(syscall.RawSyscall(unix.SYS_WRITE, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b))))
+}
+
+// PeekAt is recv(2) with MSG_PEEK: it leaves what it reads.
+func PeekAt(fd int, b []byte) (n int, err error) {
+	return count(syscall.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)), unix.MSG_PEEK, 0, 0))
+}
+
+// AcceptAt is accept4(2). The connection is non-blocking; its peer's address is
+// returned, an IPv4-mapped one as IPv4.
+func AcceptAt(fd int) (conn int, from netip.AddrPort, err error) {
+	var sa unix.RawSockaddrInet6 // the larger one
+	size := uint32(unix.SizeofSockaddrInet6)
+	conn, err = count(syscall.RawSyscall6(unix.SYS_ACCEPT4, uintptr(fd), uintptr(unsafe.Pointer(&sa)), uintptr(unsafe.Pointer(&size)),
+		unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0, 0))
+	if err != nil {
+		return -1, netip.AddrPort{}, err
+	}
+	return conn, address(&sa), nil
+}
+
+// address returns what stands in the kernel's form. Both forms begin with the
+// family and the port, the latter in network order.
+func address(sa *unix.RawSockaddrInet6) netip.AddrPort {
+	port := (*[2]byte)(unsafe.Pointer(&sa.Port))
+	n := uint16(port[0])<<8 | uint16(port[1])
+	if sa.Family == unix.AF_INET {
+		v4 := (*unix.RawSockaddrInet4)(unsafe.Pointer(sa))
+		return netip.AddrPortFrom(netip.AddrFrom4(v4.Addr), n)
+	}
+	a := netip.AddrFrom16(sa.Addr).Unmap()
+	if sa.Scope_id != 0 && a.Is6() {
+		if i, err := net.InterfaceByIndex(int(sa.Scope_id)); err == nil {
+			a = a.WithZone(i.Name)
+		}
+	}
+	return netip.AddrPortFrom(a, n)
+}
+
+// Splice moves up to n bytes from one descriptor to the other, one of which is
+// a pipe, as splice(2) does.
+func Splice(from, to, n int) (int, error) {
+	const flags = unix.SPLICE_F_MOVE | unix.SPLICE_F_NONBLOCK
+	return count(syscall.RawSyscall6(unix.SYS_SPLICE, uintptr(from), 0, uintptr(to), 0, uintptr(n), flags))
+}
+
+// CloseWrite sends a FIN, as shutdown(2) does.
+func CloseWrite(fd int) error {
+	_, err := count(syscall.RawSyscall(unix.SYS_SHUTDOWN, uintptr(fd), unix.SHUT_WR, 0))
+	return err
+}
+
+// Close is close(2). Whatever it returns, the descriptor is closed.
+func Close(fd int) { _, _, _ = syscall.RawSyscall(unix.SYS_CLOSE, uintptr(fd), 0, 0) }
+
+// Watch is epoll_ctl(2).
+func Watch(epoll, op, fd int, events uint32, pad int32) error {
+	event := unix.EpollEvent{Events: events, Fd: int32(fd), Pad: pad}
+	_, err := count(syscall.RawSyscall6(unix.SYS_EPOLL_CTL, uintptr(epoll), uintptr(op), uintptr(fd), uintptr(unsafe.Pointer(&event)), 0, 0))
+	return os.NewSyscallError("epoll_ctl", err)
+}
+
+// Happened is epoll_pwait(2) for a time, in ms, in which the scheduler can do
+// without the thread.
+func Happened(epoll int, events []unix.EpollEvent, ms int) (n int, err error) {
+	return count(syscall.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(epoll), uintptr(unsafe.Pointer(unsafe.SliceData(events))), uintptr(len(events)), uintptr(ms), 0, 0))
+}
+
+// count makes a result of package unix of what a call returned. EAGAIN, the
+// usual error, takes no memory.
+func count(r, _ uintptr, errno syscall.Errno) (int, error) {
+	switch errno {
+	case 0:
+		return int(r), nil
+	case syscall.EAGAIN:
+		return -1, errAgain
+	}
+	return -1, errno
+}
+
+var errAgain error = syscall.EAGAIN
+
+func setOption(fd, level, name int, value int32) error {
+	return setOptionBytes(fd, level, name, unsafe.Pointer(&value), unsafe.Sizeof(value))
+}
+
+func setOptionBytes(fd, level, name int, value unsafe.Pointer, size uintptr) error {
+	_, err := count(syscall.RawSyscall6(unix.SYS_SETSOCKOPT, uintptr(fd), uintptr(level), uintptr(name), uintptr(value), size, 0))
+	return os.NewSyscallError("setsockopt", err)
+}
