@@ -16,6 +16,7 @@ import (
 	"github.com/ohrouter/oh-router/internal/config"
 	"github.com/ohrouter/oh-router/internal/link"
 	"github.com/ohrouter/oh-router/internal/registry"
+	"github.com/ohrouter/oh-router/internal/relay"
 	"github.com/ohrouter/oh-router/internal/router"
 	"github.com/ohrouter/oh-router/internal/socket"
 	"github.com/ohrouter/oh-router/internal/store/bolt"
@@ -214,8 +215,21 @@ func (s *routerServer) parts(context.Context) []api.Part {
 // linker lets the router use a dialer.
 type linker struct{ *link.Dialer }
 
-func (l linker) Link(ctx context.Context, want router.Want) (router.Link, error) {
-	made, err := l.Dial(ctx, link.Want(want))
+func (l linker) Begin(want router.Want) router.Handshake {
+	return handshake{l.Dialer.Begin(link.Want(want))}
+}
+
+type handshake struct{ *link.Handshake }
+
+func (h handshake) Call() (relay.Call, bool) {
+	call, ok := h.Handshake.Call()
+	return relay.Call(call), ok
+}
+
+func (h handshake) Link() router.Link { return peer{h.Handshake.Link()} }
+
+func (h handshake) Dial(ctx context.Context) (router.Link, error) {
+	made, err := h.Handshake.Dial(ctx)
 	if err != nil {
 		return nil, err
 	}

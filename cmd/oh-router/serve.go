@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"runtime"
 	"slices"
 	"syscall"
 	"time"
@@ -64,7 +65,9 @@ func serve(cmd *cobra.Command, role config.Role, environ []string, start func(co
 	ctx, stop := context.WithCancel(cmd.Context())
 	defer stop()
 
-	if p.relay, err = relay.NewEngine(); err != nil {
+	cores := runtime.GOMAXPROCS(0)
+	runtime.GOMAXPROCS(2 * cores) // a processor each for the loops, and as many for all else
+	if p.relay, err = relay.NewEngine(cores); err != nil {
 		return err
 	}
 	s, err := start(ctx, p)

@@ -44,8 +44,8 @@ type Request struct {
 	Parked  bool            // the AckCommand comes when a client does
 
 	acceptor *Acceptor
-	conn     net.Conn
-	tracker  *tracker
+	conn     net.Conn // nil when somebody else has the connection
+	tracker  tracker
 
 	mu       sync.Mutex // guards what follows; held while the answer is sent and the AckCommand read
 	answered bool
@@ -59,10 +59,10 @@ type Request struct {
 // sent anything, and else has code [ohrouter.InvalidRequest]: the peer does not
 // follow the protocol, or not in time.
 func (a *Acceptor) Accept(ctx context.Context, conn net.Conn) (*Request, error) {
-	r := &Request{acceptor: a, conn: conn, tracker: a.States.track()}
+	r := a.request(conn)
 	if err := within(ctx, conn, Timeout, Timeout, r.receive); err != nil {
 		r.Close()
-		return nil, refused(ctx, err)
+		return nil, Refused(ctx, err)
 	}
 	return r, nil
 }
@@ -72,19 +72,78 @@ func (r *Request) receive() error {
 	if err := frames.read(r.conn, typeConnect, &m); err != nil {
 		return err
 	}
-	t, err := m.target()
-	if err != nil {
+	if err := r.take(m); err != nil {
 		return err
 	}
-	r.Session, r.Target, r.Parked = printable(m.Session, maxSession), t, m.Park
 	if !r.Parked { // its AckCommand is right behind
 		return inside(r.readAck())
 	}
 	return nil
 }
 
-// refused makes the error of a handshake that the peer did not begin well.
-func refused(ctx context.Context, err error) error {
+// take notes what a router asks for.
+func (r *Request) take(m connectCommand) error {
+	t, err := m.target()
+	if err != nil {
+		return err
+	}
+	r.Session, r.Target, r.Parked = printable(m.Session, maxSession), t, m.Park
+	return nil
+}
+
+func (a *Acceptor) request(conn net.Conn) *Request {
+	r := &Request{acceptor: a, conn: conn}
+	r.tracker.begin(a.States)
+	return r
+}
+
+// ErrNotPipelined is a request that Accept has to read: one to park, or one
+// that breaks the protocol.
+var ErrNotPipelined = errors.New("the request is not a pipelined one")
+
+// Pipelined reads a ConnectCommand and the AckCommand behind it from what a
+// router has sent so far, for whoever does the I/O by himself. It returns their
+// length, or 0 while they are not complete. Answer has what is to be sent when
+// the target is connected; then the session stands. The error is
+// [ErrNotPipelined].
+func (a *Acceptor) Pipelined(b []byte) (r *Request, n int, err error) {
+	var m connectCommand
+	n, err = frames.take(b, typeConnect, &m)
+	if err != nil || n > 0 && m.Park {
+		return nil, 0, ErrNotPipelined
+	}
+	if n == 0 {
+		return nil, 0, nil
+	}
+	ack, err := frames.take(b[n:], typeAck, &ackCommand{})
+	if err != nil {
+		return nil, 0, ErrNotPipelined
+	}
+	if ack == 0 {
+		return nil, 0, nil
+	}
+	r = &Request{acceptor: a}
+	if err := r.take(m); err != nil {
+		return nil, 0, ErrNotPipelined
+	}
+	r.tracker.begin(a.States)
+	return r, n + ack, nil
+}
+
+// Answer returns the frame that tells a router that the target of a pipelined
+// request is connected.
+func (r *Request) Answer(resolved netip.AddrPort) []byte {
+	r.tracker.move(active)
+	b, err := r.response(connectResponse{Resolved: resolved.String()})
+	if err != nil {
+		panic(err) // nothing in it depends on the peer
+	}
+	return b
+}
+
+// Refused makes the error of a handshake that the peer did not begin well, as
+// [Acceptor.Accept] returns it.
+func Refused(ctx context.Context, err error) error {
 	_, explained := errors.AsType[*ohrouter.Error](err)
 	e := &ohrouter.Error{Code: ohrouter.InvalidRequest, Message: "peer broke off its part of the handshake", Err: err}
 	switch {
@@ -231,9 +290,13 @@ func (r *Request) Reject(code ohrouter.Code, message string) error {
 	return nil
 }
 
-func (r *Request) respond(m connectResponse) error {
+func (r *Request) response(m connectResponse) ([]byte, error) {
 	m.Patience = uint32(r.acceptor.Patience.Milliseconds())
-	b, err := frames.append(nil, typeResponse, m)
+	return frames.append(nil, typeResponse, m)
+}
+
+func (r *Request) respond(m connectResponse) error {
+	b, err := r.response(m)
 	if err != nil {
 		return err
 	}
@@ -245,7 +308,7 @@ func (r *Request) respond(m connectResponse) error {
 
 // Close closes the connection, whatever it is doing. It is idempotent.
 func (r *Request) Close() {
-	if r.tracker.move(closed) {
+	if r.tracker.move(closed) && r.conn != nil {
 		_ = r.conn.Close() // the session is over: nothing left to tell anybody
 	}
 }

@@ -2,7 +2,7 @@ package link
 
 import (
 	"context"
-	"fmt"
+	"net"
 	"slices"
 	"strings"
 	"sync"
@@ -43,7 +43,7 @@ func (d *Dialer) SetProxies(proxies []Proxy) {
 	for _, p := range proxies {
 		i := slices.IndexFunc(former, func(f *proxy) bool { return f.Proxy == p })
 		if i < 0 {
-			d.proxies = append(d.proxies, &proxy{Proxy: p, state: ohrouter.ProxyUnknown})
+			d.proxies = append(d.proxies, newProxy(p))
 		} else {
 			d.proxies = append(d.proxies, former[i])
 		}
@@ -57,57 +57,23 @@ type Want struct {
 	Proxy   string          // the proxy to use; "" any that serves the target
 	Pinned  bool            // no other proxy will do, not even while Proxy drains or is down
 	Park    bool            // Ack comes later: until then no byte may be sent
-	// Early is asked for payload that is there already, once the proxy is
+	// Early is asked for the payload that there is so far, once the proxy is
 	// connected; it goes right behind the AckCommand. Every proxy that is tried
-	// asks again: what counts is what was given to the last. It may be nil, and
-	// is not asked for a link to park.
+	// asks again. It may be nil, and is not asked for a link to park.
 	Early func() []byte
 }
 
-// Dial makes a link. Its error has the code that the proxy answered, or
-// [ohrouter.ProxyUnreachable] when the handshake could not be completed, or
-// [ohrouter.NoProxy]; it wraps ctx's when ctx was cancelled. ctx bounds the
-// handshake, not the link.
-func (d *Dialer) Dial(ctx context.Context, want Want) (*Link, error) {
-	candidates, err := d.candidates(want)
-	if err != nil {
-		return nil, err
+// commands returns the frames that ask for what is wanted.
+func (w Want) commands() ([]byte, error) {
+	b, err := frames.append(nil, typeConnect, connectCommand{Session: w.Session, Host: w.Target.Host, Port: w.Target.Port, Park: w.Park})
+	if err == nil && !w.Park {
+		b, err = frames.append(b, typeAck, ackCommand{})
 	}
-	bound := candidates[0].Name == want.Proxy
-	early := want.Early
-	gave := false // payload to the proxy that was asked last
-	if early != nil {
-		want.Early = func() []byte {
-			b := early()
-			gave = len(b) > 0
-			return b
-		}
-	}
-	var worst error // of the answers, the one that says most
-	for i, p := range candidates {
-		gave = false
-		l, err := d.dial(ctx, p, want)
-		if err == nil {
-			return l, nil
-		}
-		if worst == nil || rank(err) > rank(worst) {
-			worst = err
-		}
-		if gave && ohrouter.CodeOf(err) == ohrouter.ProxyUnreachable {
-			break // the target may have the payload: it must not get it twice
-		}
-		if ctx.Err() != nil || !elsewhere(err, bound && i == 0) {
-			break
-		}
-	}
-	if ohrouter.CodeOf(worst) == ohrouter.Draining {
-		return nil, &ohrouter.Error{
-			Code: ohrouter.NoProxy, Err: worst,
-			Message: fmt.Sprintf("no proxy takes %v: every one that could is shutting down; try again when it is back", want.Target),
-		}
-	}
-	return nil, worst
+	return b, err
 }
+
+// Dial makes a link, as [Handshake.Dial] does.
+func (d *Dialer) Dial(ctx context.Context, want Want) (*Link, error) { return d.Begin(want).Dial(ctx) }
 
 // candidates returns the proxies to ask, in order.
 func (d *Dialer) candidates(want Want) ([]*proxy, error) {
@@ -144,57 +110,6 @@ func (d *Dialer) names() string {
 	return strings.Join(names, ", ")
 }
 
-// elsewhere tells whether another proxy may serve what one did not. What the
-// proxy that a binding is bound to says of the target holds: the same name may
-// be another machine in another network.
-func elsewhere(err error, bound bool) bool {
-	switch ohrouter.CodeOf(err) {
-	case ohrouter.Draining, ohrouter.ProxyUnreachable:
-		return true
-	case ohrouter.TargetDenied, ohrouter.TargetUnresolved:
-		return !bound
-	}
-	return false
-}
-
-// rank orders failures by how much they say of the target.
-func rank(err error) int {
-	switch ohrouter.CodeOf(err) {
-	case ohrouter.Draining:
-		return 0
-	case ohrouter.ProxyUnreachable:
-		return 1
-	case ohrouter.TargetDenied:
-		return 2
-	case ohrouter.TargetUnresolved:
-		return 3
-	}
-	return 4
-}
-
-// dial makes a link to one proxy and takes note of how that went.
-func (d *Dialer) dial(ctx context.Context, p *proxy, want Want) (*Link, error) {
-	l, err := d.connect(ctx, p)
-	if err != nil {
-		return nil, p.failed(ctx, err)
-	}
-	answered, err := l.handshake(ctx, want)
-	if err == nil {
-		p.answered(ohrouter.ProxyUp)
-		return l, nil
-	}
-	l.Close()
-	switch {
-	case !answered:
-		return nil, p.failed(ctx, err)
-	case ohrouter.CodeOf(err) == ohrouter.Draining:
-		p.answered(ohrouter.ProxyDraining)
-	default:
-		p.answered(ohrouter.ProxyUp)
-	}
-	return nil, err
-}
-
 func (d *Dialer) connect(ctx context.Context, p *proxy) (*Link, error) {
 	ctx, cancel := context.WithTimeout(ctx, Timeout)
 	defer cancel()
@@ -202,8 +117,16 @@ func (d *Dialer) connect(ctx context.Context, p *proxy) (*Link, error) {
 	if err != nil {
 		return nil, err
 	}
+	p.reached(conn.RemoteAddr().(*net.TCPAddr).AddrPort())
+	return d.newLink(p, conn), nil
+}
+
+// newLink counts a link to p.
+func (d *Dialer) newLink(p *proxy, conn net.Conn) *Link {
+	l := &Link{Proxy: p.Name, conn: conn, proxy: p}
+	l.tracker.begin(d.states)
 	p.links.Add(1)
-	return &Link{Proxy: p.Name, conn: conn, proxy: p, tracker: d.states.track()}, nil
+	return l
 }
 
 // Proxies returns what is known of the proxies, in the order of the

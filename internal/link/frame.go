@@ -1,6 +1,7 @@
 package link
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -143,6 +144,17 @@ func (c codec) read(r io.Reader, want frameType, message any) error {
 		return protocolError("%v: %.200v", want, err)
 	}
 	return nil
+}
+
+// take reads one frame of the wanted type from the front of b and returns its
+// length, 0 when it is not there as a whole.
+func (c codec) take(b []byte, want frameType, message any) (n int, err error) {
+	r := bytes.NewReader(b)
+	err = c.read(r, want, message)
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return 0, nil
+	}
+	return len(b) - r.Len(), err
 }
 
 // cborMap is the major type of a map (RFC 8949, section 3.1).

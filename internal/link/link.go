@@ -17,22 +17,19 @@ type Link struct {
 	Proxy    string         // the proxy's name
 	Resolved netip.AddrPort // the target's address that the proxy connected to
 
-	conn    net.Conn
+	conn    net.Conn // nil when somebody else has the connection
 	proxy   *proxy
-	tracker *tracker
+	tracker tracker
 }
 
 // handshake sends what is wanted and reads the answer, if there is one.
 func (l *Link) handshake(ctx context.Context, want Want) (answered bool, err error) {
-	b, err := frames.append(nil, typeConnect, connectCommand{Session: want.Session, Host: want.Target.Host, Port: want.Target.Port, Park: want.Park})
-	if err == nil && !want.Park {
-		b, err = frames.append(b, typeAck, ackCommand{})
-		if want.Early != nil {
-			b = append(b, want.Early()...)
-		}
-	}
+	b, err := want.commands()
 	if err != nil {
 		return false, err
+	}
+	if want.Early != nil && !want.Park {
+		b = append(b, want.Early()...)
 	}
 	err = within(ctx, l.conn, l.proxy.patience()+Timeout, Timeout, func() error {
 		if _, err := l.conn.Write(b); err != nil {
@@ -43,10 +40,7 @@ func (l *Link) handshake(ctx context.Context, want Want) (answered bool, err err
 			return err
 		}
 		var err error
-		l.Resolved, err = m.result()
-		if answered = err == nil || m.Code != ""; answered {
-			l.proxy.learn(m.Patience)
-		}
+		answered, err = l.answered(m)
 		return err
 	})
 	if err != nil {
@@ -58,6 +52,17 @@ func (l *Link) handshake(ctx context.Context, want Want) (answered bool, err err
 		l.tracker.move(active)
 	}
 	return true, nil
+}
+
+// answered takes what the proxy has answered. It tells whether that was an
+// answer; if so, the error says why the target is not connected.
+func (l *Link) answered(m connectResponse) (is bool, err error) {
+	l.Resolved, err = m.result()
+	if err != nil && m.Code == "" {
+		return false, err
+	}
+	l.proxy.learn(m.Patience)
+	return true, err
 }
 
 // within lets do read from c and write to c for so long, or until ctx ends,
@@ -80,7 +85,7 @@ func within(ctx context.Context, c net.Conn, read, write time.Duration, do func(
 }
 
 // Conn returns the connection that carries the session's bytes once the link
-// is acknowledged.
+// is acknowledged; nil for a link of [Handshake.Link].
 func (l *Link) Conn() net.Conn { return l.conn }
 
 // settle is how long Ack waits for the news that the proxy had given the link
@@ -133,6 +138,8 @@ func (l *Link) Alive() bool { return !socket.Pending(socket.TCP(l.conn)) }
 func (l *Link) Close() {
 	if l.tracker.move(closed) {
 		l.proxy.links.Add(-1)
-		_ = l.conn.Close() // the session is over: nothing left to tell anybody
+		if l.conn != nil {
+			_ = l.conn.Close() // the session is over: nothing left to tell anybody
+		}
 	}
 }

@@ -88,5 +88,7 @@ func (c counted) want(t testing.TB, handshakes, parkedLinks, activeLinks float64
 func newLink(conn net.Conn, states *States) *Link {
 	p := &proxy{Proxy: Proxy{Name: "dc1", Address: "127.0.0.1:9000"}}
 	p.links.Add(1)
-	return &Link{Proxy: "dc1", conn: conn, proxy: p, tracker: states.track()}
+	l := &Link{Proxy: "dc1", conn: conn, proxy: p}
+	l.tracker.begin(states)
+	return l
 }

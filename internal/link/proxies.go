@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -16,16 +17,49 @@ import (
 // proxy is what the dialer knows of one proxy.
 type proxy struct {
 	Proxy
-	links atomic.Int64 // open
-	look  look         // of Up
+	literal bool         // its address is no name
+	links   atomic.Int64 // open
+	look    look         // of Up
 
 	mu       sync.Mutex // guards what follows; never held during I/O
 	state    ohrouter.ProxyState
 	reported ohrouter.ProxyState // in the log
 	seen     time.Time
 	failure  *ohrouter.Failure
-	foreign  bool          // what listens there is no proxy, by its last answer
-	takes    time.Duration // the longest it takes to answer, as it said
+	foreign  bool           // what listens there is no proxy, by its last answer
+	takes    time.Duration  // the longest it takes to answer, as it said
+	address  netip.AddrPort // at which it was reached last
+	resolved time.Time      // when that was
+}
+
+// addressFresh is how long a proxy's name is not resolved again.
+const addressFresh = 5 * time.Second
+
+// reached notes the address at which the proxy was connected.
+func (p *proxy) reached(at netip.AddrPort) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.address, p.resolved = at, time.Now()
+}
+
+// at returns where to connect without asking a name server, the zero AddrPort
+// when that is not known.
+func (p *proxy) at(now time.Time) netip.AddrPort {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.literal || now.Sub(p.resolved) < addressFresh {
+		return p.address
+	}
+	return netip.AddrPort{}
+}
+
+// newProxy returns what is known of a proxy at first.
+func newProxy(configured Proxy) *proxy {
+	p := &proxy{Proxy: configured, state: ohrouter.ProxyUnknown}
+	if at, err := netip.ParseAddrPort(configured.Address); err == nil && at.Addr().Zone() == "" {
+		p.literal, p.address = true, at
+	}
+	return p
 }
 
 // firstPatience is how long a proxy may take that has not said how long it

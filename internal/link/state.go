@@ -42,9 +42,10 @@ type tracker struct {
 	now    atomic.Int32
 }
 
-func (s *States) track() *tracker {
+// begin counts a link, once.
+func (t *tracker) begin(s *States) {
+	t.states = s
 	s.gauges[handshake].Inc()
-	return &tracker{states: s}
 }
 
 // move tells whether the link was not in that state, or beyond it, before.

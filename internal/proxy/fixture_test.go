@@ -119,7 +119,7 @@ func start(t testing.TB, timeout time.Duration, patterns ...string) *fixture {
 	}
 	budget := socket.NewBudget(descriptors)
 	f := &fixture{addr: ln.Addr().String(), names: new(names), log: new(record), metrics: prometheus.NewRegistry(), t: t}
-	engine, err := relay.NewEngine()
+	engine, err := relay.NewEngine(2)
 	if err != nil {
 		t.Fatal(err)
 	}

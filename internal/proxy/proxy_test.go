@@ -16,6 +16,7 @@ import (
 	ohrouter "github.com/ohrouter/oh-router"
 	"github.com/ohrouter/oh-router/internal/link"
 	"github.com/ohrouter/oh-router/internal/proxy"
+	"github.com/ohrouter/oh-router/internal/relay"
 	"github.com/ohrouter/oh-router/internal/socket"
 )
 
@@ -225,7 +226,12 @@ func TestServe(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			reg := prometheus.NewRegistry()
-			p := proxy.New(proxy.Config{States: link.NewStates(reg), Metrics: reg, Log: slog.New(slog.DiscardHandler)})
+			engine, err := relay.NewEngine(2)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer engine.Close()
+			p := proxy.New(proxy.Config{States: link.NewStates(reg), Metrics: reg, Relay: engine, Log: slog.New(slog.DiscardHandler)})
 			ln, err := socket.Listen(t.Context(), "127.0.0.1:0")
 			if err != nil {
 				t.Fatal(err)

@@ -2,38 +2,50 @@ package relay
 
 import (
 	"net"
+	"net/netip"
 	"sync"
+	"time"
 
 	"github.com/ohrouter/oh-router/internal/socket"
 )
 
-// Engine carries sessions. On Linux those between two plain TCP connections
-// run on a few event loops and have no goroutine of their own; all others, and
-// those of an engine that [NewEngine] has not made, run [Pipe].
+// Engine accepts connections, opens sessions and carries them. On Linux those
+// between two plain TCP connections run on a few event loops and have no
+// goroutine of their own; all others, and those of an engine that [NewEngine]
+// has not made, run [Pipe].
 type Engine struct {
 	loops loops
 
-	wg     sync.WaitGroup // the loops, and a goroutine for each session that runs Pipe
+	wg     sync.WaitGroup // the loops, listeners without one, and a goroutine for each session that runs Pipe
 	mu     sync.Mutex     // guards closed
 	closed bool
 }
 
-// NewEngine starts the event loops. [Engine.Close] ends them.
-func NewEngine() (*Engine, error) {
+// NewEngine starts n event loops, on systems that have them. A loop that has
+// something to do keeps one of GOMAXPROCS processors; those that run other
+// goroutines come on top of that. [Engine.Close] ends the loops.
+func NewEngine(n int) (*Engine, error) {
 	e := &Engine{}
-	if err := e.loops.start(&e.wg); err != nil {
+	if err := e.loops.start(n, &e.wg); err != nil {
 		return nil, err
 	}
 	return e, nil
 }
 
-// Session is a session that an engine carries.
+// Session is a session that an engine carries or opens.
 type Session struct {
 	cut func()
+	raw rawSession
 }
 
 // Cut resets both connections. It may be called at any time.
-func (s *Session) Cut() { s.cut() }
+func (s *Session) Cut() {
+	if s.cut != nil {
+		s.cut()
+		return
+	}
+	s.raw.cut()
+}
 
 // Start carries bytes between a and b as [Pipe] promises, and returns at once;
 // a and b are the engine's from here on. done is called when the session has
@@ -51,7 +63,7 @@ func (e *Engine) Start(a, b net.Conn, live *Counters, done func(End)) *Session {
 }
 
 // Close ends the loops and waits until every session's done has returned. The
-// sessions are to be ended before.
+// sessions are to be ended, and the listeners closed, before.
 func (e *Engine) Close() {
 	e.mu.Lock()
 	closed := e.closed
@@ -61,4 +73,87 @@ func (e *Engine) Close() {
 		e.loops.close()
 	}
 	e.wg.Wait()
+}
+
+// Conn is a connection that a [Listener] has accepted. It has one owner, who
+// hands it on to [Conn.Forward] or [Conn.Serve], takes it out of the engine
+// with [Conn.TCP], or ends it with [Conn.Abort].
+type Conn struct {
+	Remote netip.AddrPort // the peer's address, an IPv4-mapped one as IPv4
+
+	raw rawConn
+	tcp *net.TCPConn // nil when raw has it
+}
+
+// OnLoop tells whether this is the event loop that has accepted the connection:
+// only then, and there, [Conn.Forward] and [Conn.Serve] are possible.
+func (c Conn) OnLoop() bool { return c.tcp == nil && c.raw.onLoop() }
+
+// offLoop returns the connection for another goroutine.
+func (c Conn) offLoop() Conn {
+	c.raw = c.raw.offLoop()
+	return c
+}
+
+// TCP takes the connection out of the engine. On error it is reset.
+func (c Conn) TCP() (*net.TCPConn, error) {
+	if c.tcp != nil {
+		return c.tcp, nil
+	}
+	return c.raw.take()
+}
+
+// Abort resets the connection.
+func (c Conn) Abort() {
+	if c.tcp != nil {
+		socket.Abort(c.tcp)
+		return
+	}
+	c.raw.abort()
+}
+
+// Opening is told how a session goes that an engine opens. It is called where
+// other sessions are carried: it must not wait for anything.
+type Opening interface {
+	// Failed gives a back, whose session has no other connection.
+	Failed(a Conn, f Failure)
+	// Ended tells that the session has ended, just before its descriptors are
+	// closed, be it that a was lost or cut before there was another one.
+	Ended(end End)
+}
+
+// Call says where a session's other connection leads.
+type Call struct {
+	To            netip.AddrPort
+	Hello         []byte        // what is said there first; what a has sent already goes right behind
+	ConnectWithin time.Duration // how long connecting may take
+	AnswerWithin  time.Duration // how long the answer may take from then on
+}
+
+// Failure is why a session was not opened.
+type Failure struct {
+	Err  error  // wraps os.ErrDeadlineExceeded when time was up
+	Read []byte // what was taken from a, which does not have it any more
+	Said bool   // the other side was sent something, which may include Read
+}
+
+// Answerer is the [Opening] of [Conn.Forward].
+type Answerer interface {
+	// Answered reads what the other side has said so far. It returns the length
+	// of the answer, behind which the session's bytes begin, or 0 when it is
+	// not there as a whole. After an error the session is not opened.
+	Answered(b []byte) (n int, err error)
+	Opening
+}
+
+// Asker is the [Opening] of [Conn.Serve].
+type Asker interface {
+	// Asked reads what a has said so far. It returns how long the request is
+	// and where it leads, or a length of 0 when it is not there as a whole.
+	// After an error the session is not opened, and a has everything that it
+	// had.
+	Asked(b []byte) (n int, to netip.AddrPort, err error)
+	// Connected returns what a is told when the other side is connected.
+	Connected() []byte
+	Opening
 }

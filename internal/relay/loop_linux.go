@@ -3,23 +3,32 @@ package relay
 import (
 	"errors"
 	"fmt"
+	"os"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ohrouter/oh-router/internal/socket"
 )
 
 // loop is a thread that waits for events of many sessions and moves their
 // bytes. Everything of a session happens on its loop's thread, so that a
 // session needs no lock.
 type loop struct {
+	*loops
 	epoll, wakeup int
-	ends          []atomic.Pointer[end] // by descriptor; an event looks its end up here
-	buf           [bufferSize]byte      // what one read moves at most
-	busy          []*pair               // have had their turn, and have more to do
-	losing        map[*pair]struct{}    // one end is lost, the other may still take what came before
+	buf           [bufferSize]byte   // what one read moves at most
+	looked        time.Time          // at openings and young, last
+	busy          []*pair            // have had their turn, and have more to do
+	losing        map[*pair]struct{} // one end is lost, the other may still take what came before
+	opening       map[*pair]struct{} // their sessions do not stand yet
+	greeting      []young            // may have a greeting that waits; oldest first
+	young         []young            // stand, and are to be settled; oldest first
+	standing      atomic.Int64       // pairs whose sessions stand
 
 	// registering keeps a descriptor from being closed, its number from being
 	// given away, and its events from being changed, while another thread
@@ -27,7 +36,7 @@ type loop struct {
 	registering sync.Mutex
 
 	mu      sync.Mutex // guards what follows; never held during I/O
-	orders  []func()   // to run on the thread
+	orders  []func()   // to run on the thread; see order
 	closing bool
 }
 
@@ -35,7 +44,7 @@ type loop struct {
 // event tells that a peer has taken everything.
 const loseEvery = 5 * time.Millisecond
 
-func newLoop(descriptors int) (*loop, error) {
+func newLoop(ls *loops) (*loop, error) {
 	epoll, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
 		return nil, fmt.Errorf("create epoll: %w", err)
@@ -45,7 +54,7 @@ func newLoop(descriptors int) (*loop, error) {
 		_ = unix.Close(epoll)
 		return nil, fmt.Errorf("create eventfd: %w", err)
 	}
-	l := &loop{epoll: epoll, wakeup: wakeup, ends: make([]atomic.Pointer[end], descriptors), losing: make(map[*pair]struct{})}
+	l := &loop{loops: ls, epoll: epoll, wakeup: wakeup, losing: make(map[*pair]struct{}), opening: make(map[*pair]struct{})}
 	if err := l.watch(unix.EPOLL_CTL_ADD, wakeup, unix.EPOLLIN); err != nil {
 		l.free()
 		return nil, err
@@ -59,10 +68,7 @@ func (l *loop) free() {
 }
 
 func (l *loop) watch(op, fd int, events uint32) error {
-	if err := unix.EpollCtl(l.epoll, op, fd, &unix.EpollEvent{Events: events, Fd: int32(fd)}); err != nil {
-		return fmt.Errorf("watch descriptor: %w", err)
-	}
-	return nil
+	return socket.Watch(l.epoll, op, fd, events, 0)
 }
 
 // inEvents are what every descriptor is registered for, once. That writing is
@@ -82,20 +88,51 @@ func (l *loop) watchWriting(fd int) error {
 func (l *loop) add(p *pair) error {
 	l.registering.Lock()
 	defer l.registering.Unlock()
+	p.loop.Store(l)
+	fd, events := [2]int{}, [2]uint32{}
 	for i := range p.ends {
-		l.ends[p.ends[i].fd].Store(&p.ends[i])
+		fd[i], events[i] = p.ends[i].fd, p.ends[i].events()
 	}
-	err := l.watch(unix.EPOLL_CTL_ADD, p.ends[A].fd, inEvents)
+	for i := range p.ends { // from here on the ends are the thread's
+		l.ends[fd[i]].Store(&p.ends[i])
+	}
+	l.standing.Add(1)
+	err := l.watch(unix.EPOLL_CTL_ADD, fd[A], events[A])
 	if err == nil {
-		if err := l.watch(unix.EPOLL_CTL_ADD, p.ends[B].fd, inEvents); err != nil {
-			l.order(p.cut)
+		if err := l.watch(unix.EPOLL_CTL_ADD, fd[B], events[B]); err != nil {
+			rawSession{p}.cut()
 		}
 		return nil
 	}
+	l.standing.Add(-1)
 	for i := range p.ends {
-		l.ends[p.ends[i].fd].Store(nil)
+		l.ends[fd[i]].Store(nil)
 	}
 	return err
+}
+
+// enter registers one end of a pair that this thread has.
+func (l *loop) enter(e *end) error {
+	e.watched = true
+	l.ends[e.fd].Store(e)
+	return l.watch(unix.EPOLL_CTL_ADD, e.fd, e.events())
+}
+
+// leave takes an end out again, whose descriptor stays open.
+func (l *loop) leave(e *end) {
+	l.ends[e.fd].Store(nil)
+	if e.watched {
+		_ = l.watch(unix.EPOLL_CTL_DEL, e.fd, 0) // fails only if it is not there
+		e.watched = false
+	}
+}
+
+// events returns what an end is registered for.
+func (e *end) events() uint32 {
+	if e.outEvent {
+		return inEvents | unix.EPOLLOUT
+	}
+	return inEvents
 }
 
 // remove closes a pair's descriptors, which also ends their events.
@@ -103,8 +140,10 @@ func (l *loop) remove(p *pair) {
 	l.registering.Lock()
 	defer l.registering.Unlock()
 	for i := range p.ends {
-		l.ends[p.ends[i].fd].Store(nil)
-		_ = unix.Close(p.ends[i].fd)
+		if fd := p.ends[i].fd; fd >= 0 {
+			l.ends[fd].Store(nil)
+			socket.Close(fd)
+		}
 	}
 }
 
@@ -128,27 +167,59 @@ func (l *loop) run() {
 	defer l.free()
 	events := make([]unix.EpollEvent, 256)
 	for {
-		n, err := unix.EpollWait(l.epoll, events, l.timeout())
+		n, err := l.wait(events)
 		if err != nil && !errors.Is(err, unix.EINTR) {
 			panic(fmt.Sprintf("wait for events: %v", err)) // a programmer's mistake: epoll_wait(2) has no others
 		}
 		for i := range max(n, 0) {
-			if fd := int(events[i].Fd); fd != l.wakeup {
-				// A descriptor that an earlier event of this turn closed has
-				// no end any more, or that of a new session with the same
-				// number, which can bear an event too many.
-				if e := l.ends[fd].Load(); e != nil {
-					e.happened(events[i].Events)
-				}
-			}
+			l.happened(&events[i])
 		}
 		for _, p := range l.takeBusy() {
 			p.queued = false
 			p.pump()
 		}
+		l.lookAfterGreetings()
 		l.lookAfterLosing()
+		l.lookAfterTime()
 		if l.obey() {
 			return
+		}
+	}
+}
+
+// Waiting for events, a loop keeps its processor for so long: sessions have
+// pauses of less, and a processor that was let go has to be won back. Longer,
+// it lets go, for the rest of the process.
+const patience = time.Millisecond
+
+// wait waits for events.
+func (l *loop) wait(events []unix.EpollEvent) (n int, err error) {
+	timeout := l.timeout()
+	short := int(patience.Milliseconds())
+	if timeout >= 0 {
+		short = min(short, timeout)
+	}
+	n, err = socket.Happened(l.epoll, events, short)
+	if n != 0 || timeout == short {
+		return n, err
+	}
+	return unix.EpollWait(l.epoll, events, timeout)
+}
+
+// What an event is of stands beside its descriptor.
+const isListener = 1
+
+// happened acts on an event.
+func (l *loop) happened(event *unix.EpollEvent) {
+	switch {
+	case event.Pad == isListener:
+		l.accept(event.Fd)
+	case int(event.Fd) != l.wakeup:
+		// A descriptor that an earlier event of this turn closed has no end any
+		// more, or that of a new session with the same number, which can bear
+		// an event too many.
+		if e := l.ends[event.Fd].Load(); e != nil && e.pair.on() == l {
+			e.happened(event.Events)
 		}
 	}
 }
@@ -158,10 +229,91 @@ func (l *loop) timeout() int {
 	switch {
 	case len(l.busy) > 0:
 		return 0
+	case len(l.greeting) > 0:
+		return int(greetAfter.Milliseconds())
 	case len(l.losing) > 0:
 		return int(loseEvery.Milliseconds())
+	case len(l.opening) > 0 || len(l.young) > 0:
+		return int(settleAfter.Milliseconds())
 	}
 	return -1
+}
+
+// greetAfter is how long the answer to a request waits for the first bytes of
+// the target, to go with them in one packet.
+const greetAfter = time.Millisecond
+
+// lookAfterGreetings passes on those that have waited long enough.
+func (l *loop) lookAfterGreetings() {
+	if len(l.greeting) == 0 {
+		return
+	}
+	now, n := time.Now(), 0
+	for ; n < len(l.greeting) && now.Sub(l.greeting[n].since) >= greetAfter; n++ {
+		if p := l.greeting[n].pair; !p.over && p.ends[B].greeting != nil && p.on() == l {
+			p.greet(&p.ends[B])
+			p.pump()
+		}
+	}
+	l.greeting = slices.Delete(l.greeting, 0, n)
+}
+
+// settleAfter is when a session that stands is settled: most are over by then.
+const settleAfter = 200 * time.Millisecond
+
+// young is a session that stands since a moment.
+type young struct {
+	*pair
+	since time.Time
+}
+
+// lookAfterTime ends openings that are late, and settles sessions.
+func (l *loop) lookAfterTime() {
+	if len(l.opening) == 0 && len(l.young) == 0 {
+		return
+	}
+	now := time.Now()
+	if now.Sub(l.looked) < settleAfter/2 {
+		return
+	}
+	l.looked = now
+	l.late(now)
+	n := 0
+	for n < len(l.young) && now.Sub(l.young[n].since) >= settleAfter {
+		l.settle(l.young[n].pair)
+		n++
+	}
+	l.young = slices.Delete(l.young, 0, n)
+	if len(l.young) == 0 {
+		l.young = nil // what a burst needed does not stay
+	}
+}
+
+// settle gives a session that lasts what the others can do without: a dead peer
+// is noticed on the side that was connected to, and it goes where the fewest
+// are.
+func (l *loop) settle(p *pair) {
+	if p.over {
+		return
+	}
+	if err := socket.Settle(p.ends[B].fd); err != nil {
+		p.lostEnd(&p.ends[B], os.NewSyscallError("setsockopt", err))
+		return
+	}
+	least := l.least()
+	if p.queued || p.ends[A].lost != nil || p.ends[B].lost != nil || l.standing.Load() <= least.standing.Load()+1 {
+		return
+	}
+	for i := range p.ends {
+		l.leave(&p.ends[i])
+		p.ends[i].watched = true // there
+	}
+	l.standing.Add(-1)
+	if err := least.add(p); err != nil { // from here on it is least's, else nobody's
+		p.loop.Store(l)
+		l.standing.Add(1)
+		p.abort()
+	}
 }
 
 func (l *loop) takeBusy() []*pair {

@@ -3,7 +3,6 @@ package relay
 import (
 	"fmt"
 	"net"
-	"runtime"
 	"sync"
 	"sync/atomic"
 
@@ -14,17 +13,19 @@ import (
 
 // loops are the event loops of an engine.
 type loops struct {
-	all  []*loop
-	next atomic.Uint32
+	all       []*loop
+	ends      []atomic.Pointer[end] // by descriptor; an event looks its end up here
+	listeners sync.Map              // *Listener by its descriptor, an int32
 }
 
 // maxDescriptor bounds the table of ends, 8 bytes each and touched only where
 // used. Sessions with higher descriptors run Pipe.
 const maxDescriptor = 1 << 20
 
-func (ls *loops) start(wg *sync.WaitGroup) error {
-	for range runtime.GOMAXPROCS(0) {
-		l, err := newLoop(min(socket.Limit(), maxDescriptor))
+func (ls *loops) start(n int, wg *sync.WaitGroup) error {
+	ls.ends = make([]atomic.Pointer[end], min(socket.Limit(), maxDescriptor))
+	for range n {
+		l, err := newLoop(ls)
 		if err != nil {
 			ls.close()
 			return fmt.Errorf("start event loop: %w", err)
@@ -44,6 +45,17 @@ func (ls *loops) close() {
 	}
 }
 
+// least returns the loop that carries the fewest sessions.
+func (ls *loops) least() *loop {
+	least := ls.all[0]
+	for _, l := range ls.all[1:] {
+		if l.standing.Load() < least.standing.Load() {
+			least = l
+		}
+	}
+	return least
+}
+
 // carry gives a session to a loop, or returns nil when it is not for one.
 func (ls *loops) carry(a, b net.Conn, live *Counters, done func(End)) *Session {
 	if len(ls.all) == 0 {
@@ -57,36 +69,36 @@ func (ls *loops) carry(a, b net.Conn, live *Counters, done func(End)) *Session {
 	if !ok {
 		return nil
 	}
-	l := ls.all[int(ls.next.Add(1))%len(ls.all)]
-	p := &pair{loop: l, done: done}
+	p := &pair{done: enderFunc(done)}
 	for i, c := range []*net.TCPConn{ta, tb} {
-		fd, err := duplicate(c)
-		if err != nil || fd >= len(l.ends) {
+		fd, err := socket.Descriptor(c)
+		if err != nil || fd >= len(ls.ends) {
 			p.closeFrom(i, fd)
 			return nil
 		}
-		p.ends[i] = end{pair: p, fd: fd, side: Side(i)}
+		p.ends[i] = end{pair: p, fd: fd, side: Side(i), watched: true}
 	}
 	p.ends[A].moved, p.ends[B].moved = &live.AB, &live.BA
-	if err := l.add(p); err != nil {
+	if err := ls.least().add(p); err != nil {
 		p.closeFrom(len(p.ends), -1)
 		return nil
 	}
 	_, _ = ta.Close(), tb.Close() // the duplicates live on
-	return &Session{cut: func() { l.order(p.cut) }}
+	return &Session{raw: rawSession{p}}
 }
 
-// duplicate returns a descriptor of c's socket that Go's poller does not know.
-func duplicate(c *net.TCPConn) (fd int, err error) {
-	rc, err := c.SyscallConn()
-	if err != nil {
-		return -1, err
-	}
-	cerr := rc.Control(func(n uintptr) { fd, err = unix.FcntlInt(n, unix.F_DUPFD_CLOEXEC, 0) })
-	if cerr != nil {
-		return -1, cerr
-	}
-	return fd, err
+// rawSession is a pair, as other threads know it.
+type rawSession struct{ *pair }
+
+func (s rawSession) cut() {
+	l := s.on()
+	l.order(func() {
+		if s.on() != l {
+			s.cut() // it has moved
+			return
+		}
+		s.pair.cut()
+	})
 }
 
 // closeFrom takes back the duplicates of a pair that no loop carries: those

@@ -15,6 +15,7 @@ import (
 	"net"
 	"os"
 	"runtime"
+	"slices"
 	"sync"
 	"syscall"
 	"testing"
@@ -156,7 +157,7 @@ func each(t *testing.T, test func(t *testing.T, f *fixture)) {
 		}
 	}
 	for _, p := range pairs {
-		for _, c := range carriers {
+		for _, c := range carriersOf(p[0], p[1]) {
 			for _, turned := range []bool{false, true} {
 				name := c.name + "," + p[0].name + "," + p[1].name
 				if turned {
@@ -174,10 +175,19 @@ func each(t *testing.T, test func(t *testing.T, f *fixture)) {
 // carrier is a way to carry a session.
 type carrier struct {
 	name  string
+	opens bool // start makes the connections, too
 	start func(t testing.TB, f *fixture)
 }
 
-var carriers = []carrier{{"goroutines", withPipe}, {"engine", withEngine}}
+// carriersOf returns the ways for a pair of connections.
+func carriersOf(x, y kind) []carrier {
+	if x.name == tcp.name && y.name == tcp.name {
+		return append(slices.Clone(carriers), openers...)
+	}
+	return carriers
+}
+
+var carriers = []carrier{{"goroutines", false, withPipe}, {"engine", false, withEngine}}
 
 func withPipe(t testing.TB, f *fixture) {
 	done := make(chan struct{})
@@ -196,7 +206,7 @@ func withPipe(t testing.TB, f *fixture) {
 }
 
 func withEngine(t testing.TB, f *fixture) {
-	e, err := relay.NewEngine()
+	e, err := relay.NewEngine(2)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -237,13 +247,19 @@ func bothAndTLS(t *testing.T, test func(t *testing.T, f *fixture)) {
 
 func start(t testing.TB, c carrier, x, y kind, turned bool) *fixture {
 	f := &fixture{end: make(chan relay.End, 1), t: t, side: [2]relay.Side{relay.A, relay.B}}
-	f.near[0], f.far[0] = x.make(t)
-	f.near[1], f.far[1] = y.make(t)
+	if c.opens {
+		c.start(t, f)
+	} else {
+		f.near[0], f.far[0] = x.make(t)
+		f.near[1], f.far[1] = y.make(t)
+	}
 	if turned {
 		f.far[0], f.far[1] = f.far[1], f.far[0]
 		f.side = [2]relay.Side{relay.B, relay.A}
 	}
-	c.start(t, f)
+	if !c.opens {
+		c.start(t, f)
+	}
 	return f
 }
 

@@ -2,14 +2,13 @@ package router
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"slices"
 	"time"
 
 	ohrouter "github.com/ohrouter/oh-router"
+	"github.com/ohrouter/oh-router/internal/relay"
 	"github.com/ohrouter/oh-router/internal/socket"
 )
 
@@ -17,10 +16,9 @@ import (
 type binding struct {
 	router   *Router
 	spec     ohrouter.Binding
-	listener *net.TCPListener
-	stop     context.CancelFunc // ends what accept waits for
-	stopped  bool               // the listener is closed; no session begins any more
-	idle     chan struct{}      // closed when stopped and no session is left
+	listener *relay.Listener
+	stopped  bool          // the listener is closed; no session begins any more
+	idle     chan struct{} // closed when stopped and no session is left
 	sessions map[*session]struct{}
 	usage    ohrouter.Usage // of sessions that have ended, but for the times
 }
@@ -33,9 +31,9 @@ func (r *Router) Check(ctx context.Context, b ohrouter.Binding) (proxy string, c
 	park := r.park
 	r.mu.Unlock()
 	begin := time.Now()
-	l, err := r.cfg.Linker.Link(ctx, Want{
+	l, err := r.cfg.Linker.Begin(Want{
 		Session: r.ids.next(), Target: b.Target, Proxy: string(b.Proxy), Pinned: b.Pinned, Park: true,
-	})
+	}).Dial(ctx)
 	check = ohrouter.Check{At: begin.UTC(), Duration: ohrouter.Duration(time.Since(begin))}
 	if err != nil {
 		return "", check, fmt.Errorf("check %v: %w", b.Target, err)
@@ -107,64 +105,65 @@ func (r *Router) Open(b ohrouter.Binding) error {
 		r.cfg.Descriptors.Release(1)
 		return fmt.Errorf("listen on port %d: %w", b.Port, err)
 	}
-	ctx, stop := context.WithCancel(r.ctx)
-	n := &binding{router: r, spec: b, listener: ln, stop: stop, idle: make(chan struct{})}
+	n := &binding{router: r, spec: b, idle: make(chan struct{})}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.closing {
-		n.stopListening()
+		_ = ln.Close()
+		r.cfg.Descriptors.Release(1)
 		return ohrouter.Errorf(ohrouter.Draining, "the router is shutting down")
 	}
+	how := relay.Accept{
+		Accepted: n.accepted, Descriptors: r.cfg.Descriptors, Each: 2, Log: r.cfg.Log, What: "clients",
+		Missed: func() { r.metrics.ended(ohrouter.BindingClosed) },
+	}
+	if n.listener, err = r.cfg.Relay.Listen(ln, how); err != nil {
+		r.cfg.Descriptors.Release(1)
+		return fmt.Errorf("listen on port %d: %w", b.Port, err)
+	}
 	r.bindings[b.ID] = n
-	r.wg.Go(func() { n.accept(ctx) })
 	return nil
 }
 
-// accept begins a session for every connection. It does nothing else: one slow
-// session must not keep the next one waiting.
-func (b *binding) accept(ctx context.Context) {
+// accepted begins a session, or resets the client.
+func (b *binding) accepted(client relay.Conn) {
 	r := b.router
-	backoff := socket.Backoff{Log: r.cfg.Log}
-	for {
-		conn, err := socket.Accept(b.listener)
-		switch {
-		case errors.Is(err, net.ErrClosed):
-			return
-		case err != nil:
-			backoff.Failed(ctx, "clients", err)
-			continue
-		}
-		backoff.Succeeded()
-		if outcome := b.admit(ctx, conn); outcome != "" {
-			r.metrics.ended(outcome)
-			socket.Abort(conn)
-		}
-	}
-}
-
-// admit begins a session when there are descriptors for it, or says why there
-// is none.
-func (b *binding) admit(ctx context.Context, conn *net.TCPConn) ohrouter.Outcome {
-	descriptors := b.router.cfg.Descriptors
-	if descriptors.Acquire(ctx, 2) != nil {
-		return ohrouter.BindingClosed
-	}
-	outcome := b.begin(conn)
+	s, want, parked, outcome := b.register(client.Remote)
 	if outcome != "" {
-		descriptors.Release(2)
+		r.metrics.ended(outcome)
+		client.Abort()
+		r.cfg.Descriptors.Release(2)
+		return
 	}
-	return outcome
+	want.Early = s.firstBytes
+	s.begin(client, want, parked)
 }
 
-// begin starts a session, or says why there is none.
-func (b *binding) begin(conn *net.TCPConn) ohrouter.Outcome {
+// register makes a session of a client, or says why there is none. It returns
+// which link the session wants, and the one that waits for it, if any.
+func (b *binding) register(client netip.AddrPort) (s *session, want Want, parked *parkedLink, outcome ohrouter.Outcome) {
 	r := b.router
-	client := conn.RemoteAddr().(*net.TCPAddr).AddrPort()
-	client = netip.AddrPortFrom(client.Addr().Unmap(), client.Port())
-	plain := client.Addr().WithZone("") // prefixes have no zones and contain none
-	allowed := func(p netip.Prefix) bool { return p.Contains(plain) }
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if outcome := b.refuses(client.Addr()); outcome != "" {
+		return nil, Want{}, nil, outcome
+	}
+	s = &session{id: r.ids.next(), binding: b, client: client, start: time.Now().UTC()}
+	if b.sessions == nil {
+		b.sessions = make(map[*session]struct{})
+	}
+	b.sessions[s] = struct{}{}
+	r.sessions[s.id] = s
+	r.wg.Add(1) // for finish
+	want = Want{Session: s.id, Target: b.spec.Target, Proxy: string(b.spec.Proxy), Pinned: b.spec.Pinned}
+	return s, want, r.parked.take(b.spec.ID), ""
+}
+
+// refuses says why a client is to have no session, "" when it may. The caller
+// holds Router.mu.
+func (b *binding) refuses(client netip.Addr) ohrouter.Outcome {
+	plain := client.WithZone("") // prefixes have no zones and contain none
+	allowed := func(p netip.Prefix) bool { return p.Contains(plain) }
 	switch {
 	case b.stopped:
 		return ohrouter.BindingClosed
@@ -173,14 +172,6 @@ func (b *binding) begin(conn *net.TCPConn) ohrouter.Outcome {
 	case b.spec.MaxSessions > 0 && len(b.sessions) >= b.spec.MaxSessions:
 		return ohrouter.SessionLimit
 	}
-	ctx, cancel := context.WithCancel(r.ctx)
-	s := &session{id: r.ids.next(), binding: b, client: client, conn: conn, start: time.Now().UTC(), cancel: cancel}
-	if b.sessions == nil {
-		b.sessions = make(map[*session]struct{})
-	}
-	b.sessions[s] = struct{}{}
-	r.sessions[s.id] = s
-	r.wg.Go(func() { s.run(ctx) })
 	return ""
 }
 
@@ -244,8 +235,7 @@ func (b *binding) stopListening() {
 		return
 	}
 	b.stopped = true
-	b.stop()
-	_ = b.listener.Close() // accept sees that it was asked for
+	b.listener.Close()
 	b.router.cfg.Descriptors.Release(1)
 	if len(b.sessions) == 0 {
 		close(b.idle)

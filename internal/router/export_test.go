@@ -8,7 +8,7 @@ func (r *Router) Addr(id string) string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if b := r.bindings[id]; b != nil {
-		return b.listener.Addr().String()
+		return b.listener.Addr.String()
 	}
 	return ""
 }

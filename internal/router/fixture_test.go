@@ -1,6 +1,7 @@
 package router_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -9,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -43,41 +45,121 @@ func until(t testing.TB, what string, done func() bool) {
 	}
 }
 
-// direct is a Linker whose links lead to their targets without a proxy.
+// direct is a Linker whose links lead to their targets without a proxy, or, when
+// an event loop makes them, through a gate.
 type direct struct {
-	before func(context.Context, router.Want) error // what a call waits for; nil nothing
+	before func(context.Context, router.Want) error // what a Dial waits for; nil nothing
 	after  func()                                   // what happens when a link is there; nil nothing
+	dials  bool                                     // no loop makes a link
 	down   atomic.Bool                              // what Up denies
+	gate   netip.AddrPort                           // start opens it
 
 	mu    sync.Mutex // guards what follows
 	links []*directLink
 	wants []router.Want
 }
 
-func (d *direct) Link(ctx context.Context, want router.Want) (router.Link, error) {
+// directHandshake is the making of a direct's link.
+type directHandshake struct {
+	*direct
+	want router.Want
+	link *directLink
+}
+
+func (d *direct) Begin(want router.Want) router.Handshake {
 	d.mu.Lock()
+	defer d.mu.Unlock()
 	d.wants = append(d.wants, want)
-	d.mu.Unlock()
-	if d.before != nil {
-		if err := d.before(ctx, want); err != nil {
+	return &directHandshake{direct: d, want: want}
+}
+
+func (h *directHandshake) Call() (relay.Call, bool) {
+	if h.dials || h.before != nil || h.after != nil || h.want.Park {
+		return relay.Call{}, false
+	}
+	h.link = &directLink{at: netip.MustParseAddrPort(h.want.Target.String())}
+	return relay.Call{To: h.gate, Hello: []byte(h.want.Target.String() + "\n"), ConnectWithin: deadline, AnswerWithin: deadline}, true
+}
+
+func (h *directHandshake) Answered(b []byte) (n int, err error) {
+	line, _, ok := bytes.Cut(b, []byte("\n"))
+	switch {
+	case !ok:
+		return 0, nil
+	case string(line) != "connected":
+		return 0, &ohrouter.Error{Code: ohrouter.TargetRefused, Message: string(line)}
+	}
+	h.made(h.link)
+	return len(line) + 1, nil
+}
+
+func (h *directHandshake) Link() router.Link { return h.link }
+
+func (h *directHandshake) Failed(err error, gave bool) error {
+	h.link.Close()
+	if string(h.want.Proxy) == elsewhere && !gave {
+		return nil
+	}
+	return err
+}
+
+// elsewhere names a proxy after whose failure another one is dialled.
+const elsewhere = "elsewhere"
+
+func (h *directHandshake) Dial(ctx context.Context) (router.Link, error) {
+	if h.before != nil {
+		if err := h.before(ctx, h.want); err != nil {
 			return nil, err
 		}
 	}
-	conn, err := socket.Dial(context.WithoutCancel(ctx), want.Target.String()) // a link may come late
+	conn, err := socket.Dial(context.WithoutCancel(ctx), h.want.Target.String()) // a link may come late
 	if err != nil {
 		return nil, &ohrouter.Error{Code: ohrouter.TargetRefused, Message: "refused", Err: err}
 	}
-	if want.Early != nil {
-		conn.Write(want.Early())
+	if h.want.Early != nil {
+		conn.Write(h.want.Early())
 	}
-	if d.after != nil {
-		d.after()
+	if h.after != nil {
+		h.after()
 	}
-	l := &directLink{conn: conn}
+	l := &directLink{conn: conn, at: conn.RemoteAddr().(*net.TCPAddr).AddrPort()}
+	h.made(l)
+	return l, nil
+}
+
+func (d *direct) made(l *directLink) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.links = append(d.links, l)
-	return l, nil
+}
+
+// openGate serves what Call says: a line with the target, which is answered by
+// "connected" or anything else.
+func openGate(t testing.TB) netip.AddrPort {
+	var wg sync.WaitGroup
+	at := serve(t, func(c *net.TCPConn) {
+		wg.Go(func() {
+			var line []byte
+			for b := make([]byte, 1); !bytes.HasSuffix(line, []byte("\n")); line = append(line, b...) {
+				if _, err := c.Read(b); err != nil {
+					c.Close()
+					return
+				}
+			}
+			target, err := socket.Dial(context.Background(), strings.TrimSpace(string(line)))
+			if err != nil {
+				io.WriteString(c, "refused\n")
+				io.Copy(io.Discard, c)
+				c.Close()
+				return
+			}
+			c.SetLinger(0)
+			io.WriteString(c, "connected\n")
+			relay.Pipe(c, target, new(relay.Counters))
+		})
+	})
+	t.Cleanup(wg.Wait)
+	return netip.MustParseAddrPort(at.String())
 }
 
 func (d *direct) Up(context.Context, string) bool { return !d.down.Load() }
@@ -97,13 +179,14 @@ func (d *direct) link(i int) *directLink {
 }
 
 type directLink struct {
-	conn          *net.TCPConn
+	conn          *net.TCPConn // nil on a loop
+	at            netip.AddrPort
 	acked, closed atomic.Bool
 	deaf          bool // Ack fails
 }
 
 func (l *directLink) Peer() (proxy string, resolved netip.AddrPort) {
-	return "near", l.conn.RemoteAddr().(*net.TCPAddr).AddrPort()
+	return "near", l.at
 }
 
 func (l *directLink) Alive() bool    { return !socket.Pending(l.conn) }
@@ -119,7 +202,9 @@ func (l *directLink) Ack() error {
 
 func (l *directLink) Close() {
 	l.closed.Store(true)
-	l.conn.Close()
+	if l.conn != nil {
+		l.conn.Close()
+	}
 }
 
 // target is a server whose connections are in the test's hands.
@@ -195,8 +280,10 @@ type fixture struct {
 func start(t testing.TB, descriptors int, linker router.Linker) *fixture {
 	t.Helper()
 	f := &fixture{metrics: prometheus.NewRegistry(), budget: socket.NewBudget(descriptors), t: t}
-	f.linker, _ = linker.(*direct)
-	engine, err := relay.NewEngine()
+	if d, ok := linker.(*direct); ok {
+		f.linker, d.gate = d, openGate(t)
+	}
+	engine, err := relay.NewEngine(2)
 	if err != nil {
 		t.Fatal(err)
 	}

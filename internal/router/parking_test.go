@@ -157,7 +157,15 @@ type stubLink struct {
 	closes int
 }
 
-func (s *stub) Link(context.Context, router.Want) (router.Link, error) {
+// stubHandshake has no call.
+type stubHandshake struct {
+	router.Handshake
+	*stub
+}
+
+func (s *stub) Begin(router.Want) router.Handshake { return stubHandshake{stub: s} }
+
+func (s stubHandshake) Dial(context.Context) (router.Link, error) {
 	l := &stubLink{}
 	s.made = append(s.made, l)
 	return l, nil

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -27,18 +26,35 @@ type Want struct {
 	Proxy   string // name of the proxy to use; "" any
 	Pinned  bool   // no other will do
 	Park    bool   // Ack comes later
-	// Early, if not nil, is asked for the client's first bytes, to be sent with
-	// what makes the session stand. Of several answers the last one counts.
+	// Early, if not nil, is asked for what the client has sent so far, to go
+	// with what makes the session stand.
 	Early func() []byte
 }
 
 // Linker makes links and knows where they lead.
 type Linker interface {
-	// Link returns a link whose target is connected. ctx bounds the call, not
-	// the link. Errors have the code that says why there is none.
-	Link(ctx context.Context, want Want) (Link, error)
+	// Begin chooses how a link is made, and makes none yet.
+	Begin(want Want) Handshake
 	// Up tells whether a proxy takes connections now.
 	Up(ctx context.Context, proxy string) bool
+}
+
+// Handshake is the making of one link: by Dial, or on an event loop as Call
+// says, whose failure Dial may make good.
+type Handshake interface {
+	// Call returns what to do on an event loop, if that is all there is to do.
+	Call() (call relay.Call, ok bool)
+	// Answered reads what the proxy has said: relay.Answerer has its promise.
+	Answered(b []byte) (n int, err error)
+	// Link returns the link when Answered has read an answer.
+	Link() Link
+	// Failed is told why Call did not succeed, and whether the client's first
+	// bytes were sent. It returns nil when Dial may go on, else why there is no
+	// link.
+	Failed(err error, gave bool) error
+	// Dial returns a link whose target is connected. ctx bounds the call, not
+	// the link. Errors have the code that says why there is none.
+	Dial(ctx context.Context) (Link, error)
 }
 
 // Link is a connection to a target through a proxy.
@@ -49,128 +65,211 @@ type Link interface {
 	Alive() bool
 	// Ack makes the session of a link stand that was wanted with Park.
 	Ack() error
-	// Conn returns the connection that carries the session's bytes.
+	// Conn returns the connection that carries the session's bytes; nil for the
+	// link of a call.
 	Conn() net.Conn
 	// Close closes the link. It is idempotent.
 	Close()
 }
 
-// session is a client's connection and what becomes of it.
+// session is a client's connection and what becomes of it. It is the
+// [relay.Answerer] of its own call.
 type session struct {
 	id      string
 	binding *binding
 	client  netip.AddrPort
-	conn    *net.TCPConn
 	start   time.Time
-	live    relay.Counters     // A is the client
-	cancel  context.CancelFunc // ends the link's set-up
+	live    relay.Counters // A is the client
+
+	// While there is no link, whoever makes it has these: the call on a loop,
+	// or the goroutine that dials.
+	handshake Handshake
+	early     []byte       // what was taken from the client
+	conn      *net.TCPConn // the client, for the goroutine
 
 	// Router.mu guards the rest.
-	link    Link             // nil until the relay has its connection
-	carried *relay.Session   // nil until then
-	why     ohrouter.Outcome // why it was cut; "" while nobody has
+	calling bool               // on a loop
+	cancel  context.CancelFunc // ends the goroutine's dialling; nil while there is none
+	link    Link               // nil until it is made
+	carried *relay.Session     // nil until the relay has the client
+	why     ohrouter.Outcome   // why it was cut; "" while nobody has
+}
+
+// begin gets the session its link: the one that is parked, or a fresh one, on
+// the loop that has accepted the client when a call is all that it takes, else
+// in a goroutine.
+func (s *session) begin(client relay.Conn, want Want, parked *parkedLink) {
+	if parked == nil {
+		s.handshake = s.binding.router.cfg.Linker.Begin(want)
+		if client.OnLoop() {
+			if call, ok := s.handshake.Call(); ok {
+				s.call(client, call)
+				return
+			}
+		}
+	}
+	s.dial(client, want, parked)
+}
+
+// call makes the link on the client's loop.
+func (s *session) call(client relay.Conn, call relay.Call) {
+	r := s.binding.router
+	r.mu.Lock()
+	s.calling = true
+	r.mu.Unlock()
+	carried := client.Forward(call, s, &s.live)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !s.calling {
+		return // it has failed: a goroutine has the client, or nobody
+	}
+	s.carried = carried
+	if s.why != "" {
+		carried.Cut()
+	}
+}
+
+// Answered reads what the proxy has said to the call.
+func (s *session) Answered(b []byte) (n int, err error) {
+	n, err = s.handshake.Answered(b)
+	if n > 0 && err == nil {
+		l := s.handshake.Link()
+		s.handshake = nil
+		r := s.binding.router
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		s.stands(l)
+	}
+	return n, err
+}
+
+// Failed takes the client back from the call and goes on by dialling, if that
+// is of use.
+func (s *session) Failed(client relay.Conn, f relay.Failure) {
+	r := s.binding.router
+	s.early = f.Read
+	r.mu.Lock()
+	s.calling = false
+	r.mu.Unlock()
+	if err := s.handshake.Failed(f.Err, f.Said && len(f.Read) > 0); err != nil {
+		client.Abort()
+		s.finish(s.failed(err), err)
+		return
+	}
+	s.dial(client, Want{}, nil)
+}
+
+// Ended accounts for a session that the relay has ended. It runs where other
+// sessions are carried: what may wait gets a goroutine.
+func (s *session) Ended(end relay.End) {
+	r := s.binding.router
+	if s.handshake != nil { // the client was lost, or cut
+		s.handshake.Link().Close()
+	} else {
+		s.link.Close()
+	}
+	outcome, known := outcomeOf(end)
+	if known {
+		s.finish(outcome, end.Err)
+		return
+	}
+	r.wg.Go(func() { s.finish(s.whoReset(), end.Err) })
+}
+
+// dial takes the client off its loop and makes the link in a goroutine: the
+// parked one, that of the handshake, or else the one that is wanted.
+func (s *session) dial(client relay.Conn, want Want, parked *parkedLink) {
+	r := s.binding.router
+	var err error
+	if s.conn, err = client.TCP(); err != nil {
+		r.discard(parked)
+		s.finish(s.failed(err), err)
+		return
+	}
+	ctx, cancel := context.WithCancel(r.ctx)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s.cancel = cancel
+	if s.why != "" {
+		cancel()
+	}
+	r.wg.Go(func() {
+		defer cancel()
+		s.run(ctx, want, parked)
+	})
 }
 
 // run gets the session a link and hands both connections to the relay.
-func (s *session) run(ctx context.Context) {
-	l, err := s.getLink(ctx)
-	s.cancel()
-	if err == nil && !s.carry(l) {
+func (s *session) run(ctx context.Context, want Want, parked *parkedLink) {
+	client := s.conn
+	l, err := s.getLink(ctx, want, parked)
+	s.handshake, s.early, s.conn = nil, nil, nil
+	if err == nil && !s.carry(client, l) {
 		l.Close()
 		err = context.Canceled
 	}
 	if err != nil {
-		socket.Abort(s.conn)
+		socket.Abort(client)
 		s.finish(s.failed(err), err)
 	}
 }
 
 // carry hands the connections to the relay, which is to end the session. It
 // tells whether it did: not when the session was cut while it had no link.
-func (s *session) carry(l Link) bool {
+func (s *session) carry(client *net.TCPConn, l Link) bool {
 	r := s.binding.router
 	r.mu.Lock() // for Start, too: a cut comes before it, or finds what it has started
 	defer r.mu.Unlock()
 	if s.why != "" {
 		return false
 	}
-	now := time.Now().UTC()
-	r.metrics.setup.Observe(now.Sub(s.start).Seconds())
-	s.binding.usage.LastOK = now
-	s.link = l
-	r.wg.Add(1) // run's own count keeps Wait from seeing none
-	s.carried = r.cfg.Relay.Start(s.conn, l.Conn(), &s.live, func(end relay.End) { s.ended(end, l) })
+	s.cancel = nil
+	s.stands(l)
+	s.carried = r.cfg.Relay.Start(client, l.Conn(), &s.live, s.Ended)
 	return true
 }
 
-// ended accounts for a session that the relay has ended. It runs where other
-// sessions are carried: what may wait gets a goroutine.
-func (s *session) ended(end relay.End, l Link) {
-	r := s.binding.router
-	l.Close()
-	outcome, known := outcomeOf(end)
-	if known {
-		s.finish(outcome, end.Err)
-		r.wg.Done()
-		return
-	}
-	go func() {
-		defer r.wg.Done()
-		s.finish(s.whoReset(l), end.Err)
-	}()
+// stands notes that the session has its link. The caller holds Router.mu.
+func (s *session) stands(l Link) {
+	now := time.Now().UTC()
+	s.binding.router.metrics.setup.Observe(now.Sub(s.start).Seconds())
+	s.binding.usage.LastOK = now
+	s.link = l
 }
 
 // getLink returns the link that is parked for the binding's first client, or a
 // fresh one.
-func (s *session) getLink(ctx context.Context) (Link, error) {
+func (s *session) getLink(ctx context.Context, want Want, parked *parkedLink) (Link, error) {
 	r := s.binding.router
-	r.mu.Lock()
-	spec, p := s.binding.spec, r.parked.take(s.binding.spec.ID)
-	r.mu.Unlock()
-	if l := r.adopt(p); l != nil {
+	if l := r.adopt(parked); l != nil {
 		return l, nil
 	}
-	early := early{conn: s.conn}
-	l, err := r.cfg.Linker.Link(ctx, Want{
-		Session: s.id, Target: spec.Target, Proxy: string(spec.Proxy), Pinned: spec.Pinned, Early: early.peek,
-	})
+	if s.handshake == nil {
+		s.handshake = r.cfg.Linker.Begin(want)
+	}
+	l, err := s.handshake.Dial(ctx)
 	if err != nil {
 		return nil, err
 	}
-	n, err := early.take()
-	if err != nil {
-		l.Close()
-		return nil, fmt.Errorf("%w: %w", errClientLost, err)
-	}
-	s.live.AB.Add(uint64(n))
+	s.live.AB.Add(uint64(len(s.early)))
 	return l, nil
-}
-
-// errClientLost is why a session has no link: its client had gone before.
-var errClientLost = errors.New("the client was lost while its link was made")
-
-// early lends a client's first bytes to a link's set-up, which saves them the
-// wait for its answer. They stay with the client's connection until take: when
-// the set-up fails and another link is made, they are lent again.
-type early struct {
-	conn *net.TCPConn
-	buf  []byte
-	n    int // lent last
 }
 
 // maxEarly is what goes into one segment with the commands, or a few.
 const maxEarly = 4 << 10
 
-func (e *early) peek() []byte {
-	if e.buf == nil {
-		e.buf = make([]byte, maxEarly)
+// firstBytes returns what the client has sent so far, which saves it the wait
+// for the proxy's answer. It was taken from the connection, and is kept for
+// another proxy.
+func (s *session) firstBytes() []byte {
+	if room := maxEarly - len(s.early); room > 0 && socket.Pending(s.conn) {
+		b := make([]byte, room)
+		n := socket.Peek(s.conn, b)
+		n, _ = io.ReadFull(s.conn, b[:n]) // it is there; an end or a loss stays to be read
+		s.early = append(s.early, b[:n]...)
 	}
-	e.n = socket.Peek(e.conn, e.buf)
-	return e.buf[:e.n]
+	return s.early
 }
-
-// take takes from the connection what was lent last.
-func (e *early) take() (n int, err error) { return io.ReadFull(e.conn, e.buf[:e.n]) }
 
 // adopt makes a parked link the client's, if there is one and it still stands.
 func (r *Router) adopt(p *parkedLink) Link {
@@ -190,20 +289,17 @@ func (s *session) cut(why ohrouter.Outcome) {
 	if s.why == "" {
 		s.why = why
 	}
-	if s.carried != nil {
+	switch {
+	case s.carried != nil:
 		s.carried.Cut()
-		return
+	case s.cancel != nil:
+		s.cancel() // run sees to the client
 	}
-	s.cancel()
-	socket.Abort(s.conn)
 }
 
 // failed takes note of why there is no link and returns it as the outcome.
 func (s *session) failed(err error) ohrouter.Outcome {
 	r := s.binding.router
-	if errors.Is(err, errClientLost) {
-		return ohrouter.ClientReset
-	}
 	code := ohrouter.CodeOf(err)
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -240,6 +336,7 @@ func (s *session) finish(outcome ohrouter.Outcome, err error) {
 	if r.cfg.Log.Enabled(context.Background(), level) {
 		r.wg.Go(func() { s.log(level, spec, outcome, err) }) // a log may be slow
 	}
+	r.wg.Done()
 }
 
 // levelOf returns how much an outcome matters. What went as it should is for
@@ -288,9 +385,9 @@ func outcomeOf(end relay.End) (outcome ohrouter.Outcome, known bool) {
 // whoReset tells who reset a link. A proxy passes a target's reset on as one,
 // and the kernel of a proxy that was killed resets its links: a look at the
 // proxy tells which it was.
-func (s *session) whoReset(l Link) ohrouter.Outcome {
+func (s *session) whoReset() ohrouter.Outcome {
 	r := s.binding.router
-	if proxy, _ := l.Peer(); r.cfg.Linker.Up(r.ctx, proxy) {
+	if proxy, _ := s.link.Peer(); r.cfg.Linker.Up(r.ctx, proxy) {
 		return ohrouter.TargetReset
 	}
 	return ohrouter.LinkLost

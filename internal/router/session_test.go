@@ -116,15 +116,17 @@ func TestSessionEnds(t *testing.T) {
 			wantReset(t, "target", server)
 		}},
 	} {
-		t.Run(string(tt.want), func(t *testing.T) {
-			f, x := start(t, 64, &direct{}), newTarget(t)
-			client := connect(t, f.open(ohrouter.Binding{ID: "b-1", Target: x.Target}))
-			server := x.next(t)
-			say(t, client, server, "it stands")
-			tt.end(t, f, client, server)
-			f.wantOutcome(tt.want)
-			until(t, "the session leaves the list", func() bool { return len(f.Sessions("")) == 0 })
-		})
+		for name, dials := range map[string]bool{"called": false, "dialled": true} {
+			t.Run(name+"/"+string(tt.want), func(t *testing.T) {
+				f, x := start(t, 64, &direct{dials: dials}), newTarget(t)
+				client := connect(t, f.open(ohrouter.Binding{ID: "b-1", Target: x.Target}))
+				server := x.next(t)
+				say(t, client, server, "it stands")
+				tt.end(t, f, client, server)
+				f.wantOutcome(tt.want)
+				until(t, "the session leaves the list", func() bool { return len(f.Sessions("")) == 0 })
+			})
+		}
 	}
 }
 

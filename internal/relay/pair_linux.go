@@ -15,23 +15,39 @@ import (
 // pair is a session between two descriptors, as an event loop sees it. Only
 // the loop's thread touches it.
 type pair struct {
-	loop   *loop
-	ends   [2]end
-	end    *End // how the first end ended
-	done   func(End)
-	queued bool      // in loop.busy
-	over   bool      // closed
-	until  time.Time // while an end is lost: when the other has taken nothing for too long
-	taken  uint64    // bytes that it had taken at the last look
+	loop    atomic.Pointer[loop] // whose thread has it
+	ends    [2]end
+	opening *opening // until the session stands
+	ended   bool     // one end has ended, as in end
+	end     End      // how the first one did
+	done    ender
+	queued  bool      // in loop.busy
+	over    bool      // closed, or given back
+	until   time.Time // while an end is lost: when the other has taken nothing for too long
+	taken   uint64    // bytes that it had taken at the last look
 }
+
+// ender is told how a session has ended.
+type ender interface{ Ended(end End) }
+
+// enderFunc is a function that is told.
+type enderFunc func(End)
+
+// Ended calls f.
+func (f enderFunc) Ended(e End) { f(e) }
+
+// on returns the loop whose thread has the pair, and is this one.
+func (p *pair) on() *loop { return p.loop.Load() }
 
 // end is one of a pair's descriptors, and the direction that reads it.
 type end struct {
 	pair *pair
-	fd   int
+	fd   int // -1 before it is known
 	side Side
 
+	watched  bool  // registered with the loop
 	readable bool  // reading may give something
+	hup      bool  // it is over, unless it has had its FIN
 	last     bool  // a FIN or worse, or urgent data, has come: read until there is nothing
 	eof      bool  // nothing more to read
 	bulk     bool  // bytes arrive faster than a buffer holds: splice
@@ -41,6 +57,10 @@ type end struct {
 	outEvent bool // the loop is told when writing no longer would
 	finished bool // a FIN was sent to it
 
+	greeting  []byte // goes before what is read from here; until then none of it was passed on
+	uncounted int    // bytes of it that are held, or being written
+
+	skip  int    // bytes to be read from here first that are not the session's
 	held  int    // bytes read from here that the other end has not taken: in pipe, or in rest
 	pipe  *pipe  // nil while it is not needed
 	rest  []byte // when there was no pipe to be had
@@ -55,17 +75,22 @@ const turn = 16
 // happened takes an event and acts on it.
 func (e *end) happened(events uint32) {
 	p := e.pair
-	if events&unix.EPOLLERR != 0 && e.lost == nil {
+	if p.opening == nil && events&unix.EPOLLERR != 0 && e.lost == nil {
 		if n, err := unix.GetsockoptInt(e.fd, unix.SOL_SOCKET, unix.SO_ERROR); err == nil && n != 0 {
 			p.lostEnd(e, unix.Errno(n))
 		}
 	}
 	if events&(unix.EPOLLIN|unix.EPOLLPRI|unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0 {
 		e.readable = true
+		e.hup = e.hup || events&unix.EPOLLHUP != 0
 		e.last = e.last || events&(unix.EPOLLPRI|unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0
 	}
 	if events&(unix.EPOLLOUT|unix.EPOLLHUP|unix.EPOLLERR) != 0 {
 		e.full = false
+	}
+	if p.opening != nil {
+		p.opened(e, events)
+		return
 	}
 	p.pump()
 }
@@ -80,7 +105,7 @@ func (p *pair) pump() {
 		p.close()
 	case more && !p.queued:
 		p.queued = true
-		p.loop.busy = append(p.loop.busy, p)
+		p.on().busy = append(p.on().busy, p)
 	}
 }
 
@@ -92,10 +117,12 @@ func (p *pair) carry(e *end) (more bool) {
 		switch {
 		case p.over || o.lost != nil:
 			return false // nobody takes it
-		case o.full && (e.held > 0 || !e.eof):
+		case o.full && (e.held > 0 || e.greeting != nil || !e.eof):
 			return false
 		case e.held > 0:
 			p.flush(e, o)
+		case e.eof && e.greeting != nil:
+			p.greet(e)
 		case e.eof:
 			p.passOn(e, o)
 			return false
@@ -105,30 +132,53 @@ func (p *pair) carry(e *end) (more bool) {
 		case e.bulk:
 			p.splice(e)
 		default:
-			p.copy(e, o)
+			p.copy(e)
 		}
 	}
 	return true
 }
 
 // copy moves what one read gives.
-func (p *pair) copy(e, o *end) {
-	buf := p.loop.buf[:]
-	n, err := ignoringEINTR(func() (int, error) { return unix.Read(e.fd, buf) })
+func (p *pair) copy(e *end) {
+	buf := p.on().buf[:]
+	off := copy(buf, e.greeting)
+	n, err := socket.Read(e.fd, buf[off:])
 	if !p.received(e, n, err) {
 		return
 	}
-	e.bulk = n == len(buf)
-	if n < len(buf) && !e.last {
+	full := n == len(buf)-off
+	e.bulk = full
+	if !full && !e.last {
 		// The queue is empty: epoll(7) promises an event for what comes next.
 		e.readable = false
 	}
-	m, err := ignoringEINTR(func() (int, error) { return unix.Write(o.fd, buf[:n]) })
-	if !p.sent(e, o, m, err) {
-		m = 0
+	skip := min(e.skip, n) // of an end that was greeted; one that is to be has nothing to skip
+	e.skip -= skip
+	if off > 0 {
+		e.greeting, e.uncounted = nil, off
 	}
-	if m < n && o.lost == nil {
-		e.keep(buf[m:n])
+	p.give(e, buf[skip:off+n])
+}
+
+// greet passes on the greeting alone: nothing came with which it could go.
+func (p *pair) greet(e *end) {
+	b := e.greeting
+	e.greeting, e.uncounted = nil, len(b)
+	p.give(e, b)
+}
+
+// give passes on bytes that were read from e, and holds what is not taken.
+func (p *pair) give(e *end, b []byte) {
+	o := e.other()
+	if len(b) == 0 || p.over || o.lost != nil {
+		return
+	}
+	n, err := socket.Write(o.fd, b)
+	if !p.sent(e, o, n, err) {
+		n = 0
+	}
+	if n < len(b) && o.lost == nil {
+		e.keep(b[n:])
 	}
 }
 
@@ -140,10 +190,7 @@ func (p *pair) splice(e *end) {
 			return
 		}
 	}
-	n, err := ignoringEINTR(func() (int, error) {
-		n, err := unix.Splice(e.fd, nil, e.pipe.w, nil, e.pipe.size, spliceFlags)
-		return int(n), err
-	})
+	n, err := socket.Splice(e.fd, e.pipe.w, e.pipe.size)
 	if n <= 0 && (err == nil || errors.Is(err, unix.EAGAIN)) {
 		e.bulk = false // an end, nothing, or an urgent mark, where splice stops: a read tells
 		return
@@ -167,7 +214,7 @@ func (p *pair) received(e *end, n int, err error) bool {
 		e.eof = true
 	default:
 		e.eof = true
-		if e.lost == nil && !e.finished && isClosed(e.fd) {
+		if e.hup && e.lost == nil && !e.finished && isClosed(e.fd) {
 			// Somebody who looked before has taken the error.
 			p.lostEnd(e, os.NewSyscallError("read", unix.ECONNRESET))
 		}
@@ -184,13 +231,13 @@ func isClosed(fd int) bool {
 
 // flush gives o what is held of e's bytes.
 func (p *pair) flush(e, o *end) {
-	n, err := ignoringEINTR(func() (int, error) {
-		if e.pipe == nil {
-			return unix.Write(o.fd, e.rest)
-		}
-		n, err := unix.Splice(e.pipe.r, nil, o.fd, nil, e.held, spliceFlags)
-		return int(n), err
-	})
+	var n int
+	var err error
+	if e.pipe == nil {
+		n, err = socket.Write(o.fd, e.rest)
+	} else {
+		n, err = socket.Splice(e.pipe.r, o.fd, e.held)
+	}
 	if !p.sent(e, o, n, err) {
 		return
 	}
@@ -207,13 +254,15 @@ func (p *pair) flush(e, o *end) {
 func (p *pair) sent(e, o *end, n int, err error) bool {
 	switch {
 	case n > 0:
-		e.moved.Add(uint64(n))
+		known := min(e.uncounted, n)
+		e.uncounted -= known
+		e.moved.Add(uint64(n - known))
 		return true
 	case errors.Is(err, unix.EAGAIN):
 		o.full = true
 		if !o.outEvent {
 			o.outEvent = true
-			if err := p.loop.watchWriting(o.fd); err != nil {
+			if err := p.on().watchWriting(o.fd); err != nil {
 				p.lostEnd(o, err)
 			}
 		}
@@ -257,15 +306,18 @@ func (p *pair) passOn(e, o *end) {
 		return // lose passes a loss on
 	}
 	o.finished = true
-	if err := unix.Shutdown(o.fd, unix.SHUT_WR); err != nil {
+	if e.finished && o.eof {
+		return // the close that comes now sends it
+	}
+	if err := socket.CloseWrite(o.fd); err != nil {
 		p.lostEnd(o, os.NewSyscallError("shutdown", err))
 	}
 }
 
 // record notes how an end ended: how the first one did is how the session did.
 func (p *pair) record(side Side, err error) {
-	if p.end == nil {
-		p.end = &End{Side: side, Err: err}
+	if !p.ended {
+		p.ended, p.end = true, End{Side: side, Err: err}
 	}
 	if p.end.Side == side && p.end.Err == nil {
 		p.end.Err = err
@@ -282,7 +334,7 @@ func (p *pair) lostEnd(e *end, err error) {
 	e.readable, e.last = !e.eof, true
 	p.record(e.side, err)
 	p.until = time.Now().Add(lingerFor)
-	p.loop.losing[p] = struct{}{}
+	p.on().losing[p] = struct{}{}
 }
 
 // lose passes the loss of one end on to the other, once that has taken what
@@ -299,7 +351,7 @@ func (p *pair) lose() {
 	o := e.other()
 	if o.lost == nil {
 		unsent, err := unix.IoctlGetInt(o.fd, unix.SIOCOUTQ)
-		delivered := e.eof && e.held == 0 && unsent == 0
+		delivered := e.eof && e.held == 0 && e.greeting == nil && unsent == 0
 		if taken := e.moved.Load() - uint64(unsent); taken != p.taken {
 			p.taken, p.until = taken, time.Now().Add(lingerFor)
 		}
@@ -319,8 +371,8 @@ func (p *pair) cut() {
 
 // abort ends the session so that both peers see a reset: SO_LINGER is 0.
 func (p *pair) abort() {
-	if p.end == nil {
-		p.end = &End{Side: A, Err: net.ErrClosed}
+	if !p.ended {
+		p.ended, p.end = true, End{Side: A, Err: net.ErrClosed}
 	}
 	p.finish()
 }
@@ -328,7 +380,7 @@ func (p *pair) abort() {
 // close ends an orderly session: the kernel delivers what it holds.
 func (p *pair) close() {
 	for i := range p.ends {
-		_ = unix.SetsockoptLinger(p.ends[i].fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{})
+		socket.Deliver(p.ends[i].fd)
 	}
 	p.finish()
 }
@@ -336,8 +388,14 @@ func (p *pair) close() {
 // finish reports the end and closes the descriptors, in this order: who sees
 // the end of a connection finds it accounted for.
 func (p *pair) finish() {
+	l := p.on()
 	p.over = true
-	delete(p.loop.losing, p)
+	delete(l.losing, p)
+	if p.opening != nil {
+		delete(l.opening, p)
+	} else {
+		l.standing.Add(-1)
+	}
 	for i := range p.ends {
 		e := &p.ends[i]
 		if e.pipe != nil && e.held > 0 {
@@ -347,6 +405,6 @@ func (p *pair) finish() {
 		e.held, e.rest = 0, nil
 		e.release()
 	}
-	p.done(*p.end)
-	p.loop.remove(p)
+	p.done.Ended(p.end)
+	l.remove(p)
 }

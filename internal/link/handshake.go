@@ -1,0 +1,201 @@
+package link
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"time"
+
+	ohrouter "github.com/ohrouter/oh-router"
+)
+
+// Handshake is the making of one link. It knows which proxies to ask and what
+// to say, and is made by [Dialer.Begin]. [Handshake.Dial] does it all. Whoever
+// does the I/O by himself asks Call first, says what that returns, and reports
+// what comes of it to Answered or Failed. It is not safe for concurrent use.
+type Handshake struct {
+	dialer *Dialer
+	want   Want
+	hello  []byte
+
+	rest  []*proxy // not asked yet, in the order in which they are to be
+	bound bool     // the first of them is the one that the link is bound to
+	link  *Link    // to the one that is being asked; nil before
+	said  bool     // it has answered
+	worst error    // of the answers so far, the one that says most
+}
+
+// Begin chooses the proxies for a link and asks none yet.
+func (d *Dialer) Begin(want Want) *Handshake {
+	h := &Handshake{dialer: d, want: want}
+	h.rest, h.worst = d.candidates(want)
+	if h.worst == nil {
+		h.bound = h.rest[0].Name == want.Proxy
+		h.hello, h.worst = want.commands()
+	}
+	return h
+}
+
+// Call is what to do for a link that is to be acknowledged at once.
+type Call struct {
+	To            netip.AddrPort
+	Hello         []byte        // to be sent first; payload may follow at once
+	ConnectWithin time.Duration // how long connecting may take
+	AnswerWithin  time.Duration // how long the answer may take from then on
+}
+
+// Call begins with the first proxy. It returns false when that takes more than
+// a connect and a few frames: Dial can do it.
+func (h *Handshake) Call() (c Call, ok bool) {
+	if h.worst != nil || h.want.Park {
+		return Call{}, false
+	}
+	p := h.rest[0]
+	to := p.at(time.Now())
+	if !to.IsValid() {
+		return Call{}, false
+	}
+	h.rest = h.rest[1:]
+	h.link = h.dialer.newLink(p, nil)
+	return Call{To: to, Hello: h.hello, ConnectWithin: Timeout, AnswerWithin: p.patience() + Timeout}, true
+}
+
+// Answered reads what the proxy has said so far. It returns the length of its
+// answer, or 0 while that is not complete; then Link returns the link. An error
+// is for Failed.
+func (h *Handshake) Answered(b []byte) (n int, err error) {
+	var m connectResponse
+	n, err = frames.take(b, typeResponse, &m)
+	if n == 0 || err != nil {
+		return 0, err
+	}
+	if h.said, err = h.link.answered(m); err != nil {
+		return 0, err
+	}
+	h.link.tracker.move(active)
+	h.link.proxy.answered(ohrouter.ProxyUp)
+	return n, nil
+}
+
+// Link returns the link when the proxy has answered that there is one.
+func (h *Handshake) Link() *Link { return h.link }
+
+// Failed notes that what Call asked for did not come about; gave tells that
+// payload was sent behind the hello. It returns nil when Dial may go on with
+// another proxy, else what Dial would return.
+func (h *Handshake) Failed(err error, gave bool) error {
+	if h.failed(context.Background(), err, gave) {
+		return nil
+	}
+	return h.failure()
+}
+
+// failed takes note of how the attempt with h.link ended. It tells whether
+// another proxy may be asked.
+func (h *Handshake) failed(ctx context.Context, err error, gave bool) (again bool) {
+	p := h.link.proxy
+	h.link.Close()
+	switch {
+	case !h.said:
+		err = p.failed(ctx, err)
+	case ohrouter.CodeOf(err) == ohrouter.Draining:
+		p.answered(ohrouter.ProxyDraining)
+	default:
+		p.answered(ohrouter.ProxyUp)
+	}
+	return h.note(ctx, err, gave)
+}
+
+// note keeps the failure that says most. It tells whether another proxy may be
+// asked.
+func (h *Handshake) note(ctx context.Context, err error, gave bool) (again bool) {
+	bound := h.bound
+	h.link, h.said, h.bound = nil, false, false
+	if h.worst == nil || rank(err) > rank(h.worst) {
+		h.worst = err
+	}
+	if gave && ohrouter.CodeOf(err) == ohrouter.ProxyUnreachable {
+		return false // the target may have the payload: it must not get it twice
+	}
+	return len(h.rest) > 0 && ctx.Err() == nil && elsewhere(err, bound)
+}
+
+// failure returns why there is no link.
+func (h *Handshake) failure() error {
+	if ohrouter.CodeOf(h.worst) == ohrouter.Draining {
+		return &ohrouter.Error{
+			Code: ohrouter.NoProxy, Err: h.worst,
+			Message: fmt.Sprintf("no proxy takes %v: every one that could is shutting down; try again when it is back", h.want.Target),
+		}
+	}
+	return h.worst
+}
+
+// Dial makes the link, with the proxies that were not asked yet. Its error has
+// the code that the proxy answered, or [ohrouter.ProxyUnreachable] when the
+// handshake could not be completed, or [ohrouter.NoProxy]; it wraps ctx's when
+// ctx was cancelled. ctx bounds the handshake, not the link.
+func (h *Handshake) Dial(ctx context.Context) (*Link, error) {
+	for len(h.rest) > 0 {
+		p := h.rest[0]
+		h.rest = h.rest[1:]
+		l, again := h.dial(ctx, p)
+		if l != nil {
+			return l, nil
+		}
+		if !again {
+			break
+		}
+	}
+	return nil, h.failure()
+}
+
+// dial makes a link to one proxy, or tells whether another one may be asked.
+func (h *Handshake) dial(ctx context.Context, p *proxy) (l *Link, again bool) {
+	l, err := h.dialer.connect(ctx, p)
+	if err != nil {
+		return nil, h.note(ctx, p.failed(ctx, err), false)
+	}
+	h.link = l
+	want, gave := h.want, false
+	if early := want.Early; early != nil {
+		want.Early = func() []byte {
+			b := early()
+			gave = len(b) > 0
+			return b
+		}
+	}
+	if h.said, err = l.handshake(ctx, want); err != nil {
+		return nil, h.failed(ctx, err, gave)
+	}
+	p.answered(ohrouter.ProxyUp)
+	return l, false
+}
+
+// elsewhere tells whether another proxy may serve what one did not. What the
+// proxy that a binding is bound to says of the target holds: the same name may
+// be another machine in another network.
+func elsewhere(err error, bound bool) bool {
+	switch ohrouter.CodeOf(err) {
+	case ohrouter.Draining, ohrouter.ProxyUnreachable:
+		return true
+	case ohrouter.TargetDenied, ohrouter.TargetUnresolved:
+		return !bound
+	}
+	return false
+}
+
+// rank orders failures by how much they say of the target.
+func rank(err error) int {
+	switch ohrouter.CodeOf(err) {
+	case ohrouter.Draining:
+		return 0
+	case ohrouter.ProxyUnreachable:
+		return 1
+	case ohrouter.TargetDenied:
+		return 2
+	case ohrouter.TargetUnresolved:
+		return 3
+	}
+	return 4
+}

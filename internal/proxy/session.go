@@ -1,0 +1,306 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+
+	ohrouter "github.com/ohrouter/oh-router"
+	"github.com/ohrouter/oh-router/internal/link"
+	"github.com/ohrouter/oh-router/internal/relay"
+	"github.com/ohrouter/oh-router/internal/socket"
+)
+
+// session is a link and what becomes of it. It is the [relay.Asker] of a
+// request that an event loop can serve: one to an address, which waits for
+// nothing but a connect. A goroutine serves all others.
+type session struct {
+	proxy  *Proxy
+	router netip.AddrPort
+	req    *link.Request // nil until the ConnectCommand is read
+	start  time.Time
+	dialed time.Time // when the loop began to connect
+	live   relay.Counters
+
+	// Proxy.mu guards the rest.
+	begun   bool           // its end is waited for by a drain
+	onLoop  bool           // a loop opens it
+	carried *relay.Session // nil until a loop, or the relay, has it
+	link    *net.TCPConn   // while a goroutine serves it
+	target  *net.TCPConn   // likewise, once it is connected
+}
+
+// accepted begins to serve a link.
+func (p *Proxy) accepted(c relay.Conn) {
+	s := &session{proxy: p, router: c.Remote, start: time.Now()}
+	p.mu.Lock()
+	if p.stopped { // Shutdown waits for no more
+		p.mu.Unlock()
+		c.Abort()
+		p.cfg.Descriptors.Release(2)
+		return
+	}
+	p.links[s] = struct{}{}
+	p.wg.Add(1) // for end
+	s.onLoop = c.OnLoop()
+	p.mu.Unlock()
+	if !c.OnLoop() {
+		s.take(c, nil)
+		return
+	}
+	carried := c.Serve(s, &s.live, link.Timeout, p.cfg.DialTimeout)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !s.onLoop {
+		return // a goroutine has the link, or it has ended
+	}
+	s.carried = carried
+	if p.stopped {
+		carried.Cut()
+	}
+}
+
+// errElsewhere hands a link from its loop to a goroutine.
+var errElsewhere = errors.New("not to be served by an event loop")
+
+// Asked reads what the router asks for.
+func (s *session) Asked(b []byte) (n int, to netip.AddrPort, err error) {
+	p := s.proxy
+	req, n, err := p.acceptor.Pipelined(b)
+	if err != nil {
+		return 0, to, errElsewhere
+	}
+	if n == 0 {
+		return 0, to, nil
+	}
+	at, allow := req.Target.Addr(), p.allow.Load()
+	if !at.IsValid() || !allow.PermitsName(req.Target) || !allow.Permits(req.Target, at) || !p.begin(s) {
+		req.Close()
+		return 0, to, errElsewhere
+	}
+	s.req, s.dialed = req, time.Now()
+	return n, netip.AddrPortFrom(at.Unmap(), req.Target.Port), nil
+}
+
+// Connected answers the router.
+func (s *session) Connected() []byte {
+	s.proxy.dialSeconds.Observe(time.Since(s.dialed).Seconds())
+	return s.req.Answer(netip.AddrPortFrom(s.req.Target.Addr().Unmap(), s.req.Target.Port))
+}
+
+// Failed takes the link back from its loop. A goroutine reads the request
+// again and does with it what the loop could not.
+func (s *session) Failed(c relay.Conn, f relay.Failure) {
+	p := s.proxy
+	p.mu.Lock()
+	s.onLoop = false
+	p.mu.Unlock()
+	var notConnected error
+	switch {
+	case s.req != nil:
+		p.dialSeconds.Observe(time.Since(s.dialed).Seconds())
+		t := s.req.Target
+		notConnected = p.dialError(t, netip.AddrPortFrom(t.Addr().Unmap(), t.Port), f.Err)
+		s.req.Close()
+		s.req = nil
+	case isTimeout(f.Err):
+		c.Abort()
+		s.refused(link.Refused(p.ctx, f.Err))
+		s.end()
+		return
+	}
+	s.take(c, notConnected)
+}
+
+// take serves a link in a goroutine. notConnected is why its target is known
+// not to be, if it is.
+func (s *session) take(c relay.Conn, notConnected error) {
+	p := s.proxy
+	conn, err := c.TCP()
+	if err != nil {
+		s.log().Warn("link refused", "code", ohrouter.CodeOf(err), "err", err)
+		s.end()
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s.link = conn
+	if p.stopped {
+		socket.Abort(conn)
+	}
+	p.wg.Go(func() {
+		if !s.serve(conn, notConnected) {
+			s.end()
+		}
+	})
+}
+
+// serve makes a link a session. It tells whether the relay has it now, and will
+// end it.
+func (s *session) serve(conn *net.TCPConn, notConnected error) (carried bool) {
+	p := s.proxy
+	req, err := p.acceptor.Accept(p.ctx, conn)
+	if err != nil {
+		s.refused(err)
+		return false
+	}
+	s.req = req
+	switch {
+	case !p.begin(s):
+		err = ohrouter.Errorf(ohrouter.Draining, "the proxy is shutting down")
+	case notConnected != nil:
+		err = notConnected
+	default:
+		var target *net.TCPConn
+		if target, err = p.connect(p.ctx, req.Target); err == nil {
+			return s.carry(target)
+		}
+	}
+	s.reject(err)
+	return false
+}
+
+// refused logs why a link was not served.
+func (s *session) refused(err error) {
+	if errors.Is(err, io.EOF) || s.proxy.ctx.Err() != nil {
+		s.log().Debug("link closed before it began")
+		return
+	}
+	s.log().Warn("link refused", "code", ohrouter.CodeOf(err), "err", err)
+}
+
+// log returns a logger that names the session.
+func (s *session) log() *slog.Logger {
+	log := s.proxy.cfg.Log.With("router", s.router.String())
+	if s.req == nil {
+		return log
+	}
+	return log.With("session", s.req.Session, "target", s.req.Target.String())
+}
+
+func (s *session) reject(err error) {
+	s.log().Info("target not connected", "code", ohrouter.CodeOf(err), "err", err)
+	if err := s.req.Reject(ohrouter.CodeOf(err), ohrouter.Message(err)); err != nil {
+		s.log().Debug("router did not wait for the answer", "err", err)
+	}
+}
+
+// carry answers that the target is connected and hands both connections to the
+// relay. It tells whether it did.
+func (s *session) carry(target *net.TCPConn) bool {
+	p := s.proxy
+	p.mu.Lock()
+	s.target = target
+	p.mu.Unlock()
+	ctx, stopWatching := p.ctx, func() {}
+	if s.req.Parked {
+		ctx, stopWatching = p.taking, whenHungUp(target, s.req.HangUp)
+	}
+	conn, err := s.req.Accept(ctx, target.RemoteAddr().(*net.TCPAddr).AddrPort())
+	stopWatching()
+	if err != nil {
+		if s.req.Parked {
+			socket.Orderly(target) // no client came: nothing was cut
+		}
+		_ = target.Close()
+		s.log().Debug("link given up before it was acknowledged", "err", err)
+		return false
+	}
+	p.mu.Lock() // Shutdown looks for s.carried
+	defer p.mu.Unlock()
+	s.link, s.target = nil, nil
+	s.carried = p.cfg.Relay.Start(conn, target, &s.live, s.Ended)
+	return true
+}
+
+// Ended takes note of a session that the relay, or a loop, has ended.
+func (s *session) Ended(end relay.End) {
+	p := s.proxy
+	if p.cfg.Log.Enabled(context.Background(), slog.LevelDebug) {
+		p.wg.Go(func() { s.logEnd(end) }) // a log may be slow, and this is where other sessions are carried
+	}
+	s.end()
+}
+
+func (s *session) logEnd(end relay.End) {
+	if s.req == nil {
+		s.refused(io.EOF)
+		return
+	}
+	s.log().Debug("session ended", "up", s.live.AB.Load(), "down", s.live.BA.Load(),
+		"duration", time.Since(s.start), "by_target", end.Side == relay.B, "err", end.Err)
+}
+
+// end takes the session out of the books.
+func (s *session) end() {
+	p := s.proxy
+	if s.req != nil {
+		s.req.Close()
+	}
+	p.mu.Lock()
+	s.onLoop = false
+	delete(p.links, s)
+	if s.begun {
+		p.begun--
+		if p.draining && p.begun == 0 {
+			close(p.idle)
+		}
+	}
+	p.mu.Unlock()
+	p.cfg.Descriptors.Release(2)
+	p.wg.Done()
+}
+
+// cut resets the session. The caller holds Proxy.mu.
+func (s *session) cut() {
+	if s.carried != nil {
+		s.carried.Cut()
+		return
+	}
+	for _, c := range []*net.TCPConn{s.link, s.target} {
+		if c != nil {
+			socket.Abort(c)
+		}
+	}
+}
+
+// begin counts a session among those that a drain waits for, unless none may
+// begin any more.
+func (p *Proxy) begin(s *session) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if s.begun {
+		return true
+	}
+	if p.draining {
+		return false
+	}
+	s.begun = true
+	p.begun++
+	return true
+}
+
+// whenHungUp calls hungUp when the peer of c closes or resets it, until stop is
+// called. It does not read.
+func whenHungUp(c *net.TCPConn, hungUp func()) (stop func()) {
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		err := socket.WaitUntil(c, func() bool {
+			info, ok := socket.Stat(c)
+			return ok && !info.Established
+		})
+		if err == nil {
+			hungUp()
+		}
+	})
+	return func() {
+		_ = c.SetReadDeadline(time.Unix(1, 0)) // fails only on a closed connection
+		wg.Wait()
+		_ = c.SetReadDeadline(time.Time{})
+	}
+}

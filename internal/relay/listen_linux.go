@@ -1,0 +1,108 @@
+package relay
+
+import (
+	"errors"
+	"net"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ohrouter/oh-router/internal/socket"
+)
+
+// rawListener is a listener's descriptor, which every loop watches: the kernel
+// wakes one of those that wait (EPOLLEXCLUSIVE).
+type rawListener struct{ fd int }
+
+// rawConn is a connection that nobody has registered for events.
+type rawConn struct {
+	loop *loop // whose thread has it; nil for any other
+	fd   int
+}
+
+func (c rawConn) onLoop() bool                { return c.loop != nil }
+func (c rawConn) offLoop() rawConn            { return rawConn{fd: c.fd} }
+func (c rawConn) take() (*net.TCPConn, error) { return socket.Conn(c.fd) }
+func (c rawConn) abort()                      { socket.Close(c.fd) } // SO_LINGER is 0
+
+// listen watches ln on every loop, and tells whether there are loops. ln is
+// closed then: a duplicate of its descriptor lives on.
+func (ls *loops) listen(l *Listener, ln *net.TCPListener) (taken bool, err error) {
+	if len(ls.all) == 0 {
+		return false, nil
+	}
+	if l.raw.fd, err = socket.Descriptor(ln); err != nil {
+		return false, err
+	}
+	if l.raw.fd >= len(ls.ends) {
+		socket.Close(l.raw.fd)
+		return false, nil
+	}
+	ls.listeners.Store(int32(l.raw.fd), l)
+	if err := ls.rewatch(l); err != nil {
+		ls.unlisten(l)
+		return false, err
+	}
+	_ = ln.Close()
+	return true, nil
+}
+
+// unlisten closes l's descriptor.
+func (ls *loops) unlisten(l *Listener) {
+	ls.unwatch(l)
+	ls.listeners.Delete(int32(l.raw.fd))
+	socket.Close(l.raw.fd)
+}
+
+// rewatch registers l with every loop. It is level-triggered: a loop accepts a
+// few and is told of the rest again.
+func (ls *loops) rewatch(l *Listener) error {
+	for _, o := range ls.all {
+		if err := socket.Watch(o.epoll, unix.EPOLL_CTL_ADD, l.raw.fd, unix.EPOLLIN|unix.EPOLLEXCLUSIVE, isListener); err != nil {
+			ls.unwatch(l)
+			return err
+		}
+	}
+	return nil
+}
+
+// unwatch takes l from the loops, if it is there.
+func (ls *loops) unwatch(l *Listener) {
+	for _, o := range ls.all {
+		_ = socket.Watch(o.epoll, unix.EPOLL_CTL_DEL, l.raw.fd, 0, 0)
+	}
+}
+
+// accept accepts a connection. The loop is told again when there are more, and
+// looks after its sessions before.
+func (l *loop) accept(fd int32) {
+	v, ok := l.listeners.Load(fd)
+	if !ok {
+		return // closed meanwhile
+	}
+	ln := v.(*Listener)
+	if c, ok := ln.next(l); ok {
+		ln.deliver(c)
+	}
+}
+
+// next accepts one connection.
+func (l *Listener) next(lo *loop) (c Conn, ok bool) {
+	l.mu.Lock() // the descriptor must not be closed, and its number given away, meanwhile
+	defer l.mu.Unlock()
+	for l.paused == 0 && !l.closed {
+		fd, from, err := socket.AcceptAt(l.raw.fd)
+		switch {
+		case err == nil:
+			if !l.failing {
+				l.backoff.Succeeded()
+			}
+			return Conn{Remote: from, raw: rawConn{loop: lo, fd: fd}}, true
+		case errors.Is(err, unix.EAGAIN):
+			return Conn{}, false
+		case !errors.Is(err, unix.EINTR) && !errors.Is(err, unix.ECONNABORTED):
+			l.failed(os.NewSyscallError("accept4", err))
+		}
+	}
+	return Conn{}, false
+}

@@ -1,0 +1,331 @@
+package relay
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ohrouter/oh-router/internal/socket"
+)
+
+// opening is what a pair has while its session is opened. Its end B comes when
+// it is known where that leads.
+type opening struct {
+	Opening
+	a        Conn     // as it was given, to be given back
+	asker    Asker    // of Serve, else nil
+	answerer Answerer // of Forward, else nil
+
+	stage   stage
+	until   time.Time     // when the stage has to be over
+	within  time.Duration // how long the next one may take
+	read    []byte        // what was taken from a
+	said    bool          // b was sent something
+	unsaid  []byte        // what it is still to be sent
+	partial []byte        // of b's answer
+}
+
+// stage is what an opening waits for.
+type stage int
+
+const (
+	asking     stage = iota // a's request
+	connecting              // b
+	answering               // b's answer
+)
+
+// What is read of an end before its session stands.
+const (
+	maxRequest = 16 << 10
+	maxEarly   = 4 << 10 // what goes into one segment with the hello, or a few
+)
+
+// Forward connects a to another side, says hello there and waits for the
+// answer. Then it carries bytes between the two, until one of them has ended,
+// as [Engine.Start] does; those of live include what went right behind the
+// hello. It is to be called from where a was accepted.
+func (c Conn) Forward(call Call, s Answerer, live *Counters) *Session {
+	l := c.raw.loop
+	p := l.newPair(c, s, live, call.AnswerWithin)
+	o := p.opening
+	o.answerer, o.stage, o.until = s, connecting, time.Now().Add(call.ConnectWithin)
+	if !p.connect(call.To, socket.Here) {
+		return p.session()
+	}
+	n := copy(l.buf[:], call.Hello)
+	early := p.readEarly(l.buf[n : n+maxEarly])
+	if p.over {
+		return p.session()
+	}
+	if early > 0 {
+		o.read = slices.Clone(l.buf[n : n+early])
+	}
+	p.say(l.buf[:n+early])
+	p.watch()
+	return p.session()
+}
+
+// connect begins to connect b.
+func (p *pair) connect(to netip.AddrPort, talk socket.Talk) bool {
+	fd, err := socket.Connect(to, talk)
+	if err == nil && fd >= len(p.on().ends) {
+		socket.Close(fd)
+		err = os.NewSyscallError("socket", unix.EMFILE) // there is no place for it
+	}
+	if err != nil {
+		p.fail(err)
+		return false
+	}
+	p.ends[B].fd = fd
+	return true
+}
+
+// Serve reads what a asks for, connects it to that, and carries bytes between
+// the two as [Engine.Start] does. It is to be called from where a was accepted.
+func (c Conn) Serve(s Asker, live *Counters, askWithin, connectWithin time.Duration) *Session {
+	p := c.raw.loop.newPair(c, s, live, connectWithin)
+	p.opening.asker, p.opening.until = s, time.Now().Add(askWithin)
+	p.ask()
+	if !p.over {
+		p.watch()
+	}
+	return p.session()
+}
+
+// newPair returns a pair that has its end A.
+func (l *loop) newPair(a Conn, s Opening, live *Counters, within time.Duration) *pair {
+	p := &pair{done: s, opening: &opening{Opening: s, a: a, within: within}}
+	p.loop.Store(l)
+	p.ends[A] = end{pair: p, fd: a.raw.fd, side: A, moved: &live.AB}
+	p.ends[B] = end{pair: p, fd: -1, side: B, moved: &live.BA}
+	l.opening[p] = struct{}{}
+	return p
+}
+
+func (p *pair) session() *Session { return &Session{raw: rawSession{p}} }
+
+// watch registers the ends that are not registered yet. Writing to an end that
+// connects is of interest.
+func (p *pair) watch() {
+	for i := range p.ends {
+		e := &p.ends[i]
+		if p.over || e.fd < 0 || e.watched {
+			continue
+		}
+		e.outEvent = e.side == B && p.opening.stage == connecting
+		if err := p.on().enter(e); err != nil {
+			p.fail(err)
+		}
+	}
+}
+
+// readEarly reads what a has sent already.
+func (p *pair) readEarly(buf []byte) int {
+	e := &p.ends[A]
+	n, err := socket.Read(e.fd, buf)
+	if !p.received(e, n, err) {
+		if e.lost != nil {
+			p.abort()
+		}
+		return 0
+	}
+	e.readable = n == len(buf) || e.last
+	return n
+}
+
+// opened takes an event of a pair that is being opened.
+func (p *pair) opened(e *end, events uint32) {
+	var err error
+	if events&(unix.EPOLLERR|unix.EPOLLHUP) != 0 {
+		if n, serr := unix.GetsockoptInt(e.fd, unix.SOL_SOCKET, unix.SO_ERROR); serr == nil && n != 0 {
+			err = os.NewSyscallError(p.opening.stage.call(), unix.Errno(n))
+		}
+	}
+	switch {
+	case err != nil && e.side == A:
+		p.lostEnd(e, err)
+		p.abort()
+	case err != nil:
+		p.fail(err)
+	case p.opening.stage == asking:
+		p.ask()
+	case e.side == A:
+		p.sayMore()
+	case p.opening.stage == connecting && p.opening.asker != nil:
+		p.connected()
+	case p.opening.stage == connecting:
+		p.say(p.opening.unsaid)
+	default:
+		p.hear()
+	}
+	if !p.over && p.opening != nil {
+		p.watch()
+	}
+}
+
+// call names what an end does in the stage, for errors.
+func (s stage) call() string {
+	if s == connecting {
+		return "connect"
+	}
+	return "read"
+}
+
+// ask reads a's request and leaves it there: a that is given back has all of
+// it.
+func (p *pair) ask() {
+	l, o := p.on(), p.opening
+	n, err := socket.PeekAt(p.ends[A].fd, l.buf[:maxRequest])
+	switch {
+	case errors.Is(err, unix.EAGAIN):
+		return
+	case err != nil:
+		p.fail(os.NewSyscallError("recvfrom", err))
+		return
+	case n == 0:
+		p.fail(io.EOF)
+		return
+	}
+	length, to, err := o.asker.Asked(l.buf[:n])
+	switch {
+	case err != nil:
+		p.fail(err)
+	case length > 0:
+		p.ends[A].skip = length
+		o.stage, o.until = connecting, time.Now().Add(o.within)
+		talk := socket.Either
+		if n > length {
+			talk = socket.Here
+		}
+		if p.connect(to, talk) {
+			if err := socket.InlineUrgent(p.ends[B].fd); err != nil {
+				p.fail(err)
+			}
+		}
+	case n == maxRequest || p.ends[A].last:
+		p.fail(io.ErrUnexpectedEOF)
+	}
+}
+
+// connected begins the session of a request. The answer waits a moment for b's
+// first bytes.
+func (p *pair) connected() {
+	l := p.on()
+	p.ends[B].greeting = p.opening.asker.Connected()
+	p.ends[A].readable = true // what was said behind the request
+	p.stand()
+	l.greeting = append(l.greeting, young{p, time.Now()})
+	p.pump()
+}
+
+// say sends b what it is to hear first, as far as it goes.
+func (p *pair) say(b []byte) {
+	o := p.opening
+	for len(b) > 0 {
+		n, err := socket.Write(p.ends[B].fd, b)
+		switch {
+		case n > 0:
+			o.said = true
+			b = b[n:]
+		case errors.Is(err, unix.EAGAIN): // it is not connected yet, or very full
+			o.unsaid = slices.Clone(b)
+			return
+		default:
+			p.fail(os.NewSyscallError("write", err))
+			return
+		}
+	}
+	o.unsaid = nil
+	o.stage, o.until = answering, time.Now().Add(o.within)
+}
+
+// sayMore sends b what a has said meanwhile, as far as it can be kept for
+// another b: a client that says a little more than it did at once does not wait
+// for the answer.
+func (p *pair) sayMore() {
+	o := p.opening
+	room := maxEarly - len(o.read)
+	if o.stage != answering || room <= 0 || o.unsaid != nil {
+		return
+	}
+	buf := p.on().buf[:room]
+	n := p.readEarly(buf)
+	o.read = append(o.read, buf[:n]...)
+	if n > 0 {
+		o.stage = connecting // as far as b has not got it
+		p.say(buf[:n])
+	}
+}
+
+// hear reads b's answer. What is behind it is payload.
+func (p *pair) hear() {
+	l, o, e := p.on(), p.opening, &p.ends[B]
+	for {
+		n, err := socket.Read(e.fd, l.buf[:])
+		switch {
+		case errors.Is(err, unix.EAGAIN):
+			return
+		case err != nil:
+			p.fail(os.NewSyscallError("read", err))
+			return
+		case n == 0:
+			p.fail(io.EOF)
+			return
+		}
+		b := l.buf[:n]
+		if o.partial != nil {
+			b = append(o.partial, b...)
+		}
+		length, err := o.answerer.Answered(b)
+		if err != nil {
+			p.fail(err)
+			return
+		}
+		if length > 0 {
+			e.readable = n == len(l.buf) || e.last
+			p.ends[A].moved.Add(uint64(len(o.read)))
+			p.stand()
+			p.give(e, b[length:])
+			p.pump()
+			return
+		}
+		o.partial = slices.Clone(b)
+	}
+}
+
+// stand begins the session.
+func (p *pair) stand() {
+	l := p.on()
+	p.opening = nil
+	delete(l.opening, p)
+	l.standing.Add(1)
+	l.young = append(l.young, young{p, time.Now()})
+}
+
+// fail gives a back: there will be no session.
+func (p *pair) fail(err error) {
+	l, o := p.on(), p.opening
+	p.over = true
+	delete(l.opening, p)
+	l.leave(&p.ends[A])
+	if b := &p.ends[B]; b.fd >= 0 {
+		l.leave(b)
+		socket.Close(b.fd)
+	}
+	o.Failed(o.a, Failure{Err: err, Read: o.read, Said: o.said})
+}
+
+// late ends openings whose time is over.
+func (l *loop) late(now time.Time) {
+	for p := range l.opening {
+		if now.After(p.opening.until) {
+			p.fail(fmt.Errorf("%s: %w", p.opening.stage.call(), os.ErrDeadlineExceeded))
+		}
+	}
+}

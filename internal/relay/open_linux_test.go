@@ -1,0 +1,418 @@
+package relay_test
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/ohrouter/oh-router/internal/relay"
+	"github.com/ohrouter/oh-router/internal/socket"
+)
+
+// openers are the ways in which an engine opens a session by itself.
+var openers = []carrier{{"forwarded", true, forwarded}, {"served", true, served}}
+
+// Whoever is called answers a hello; whoever asks begins with a request.
+const (
+	hello   = "hello"
+	answer  = "answer"
+	request = "request"
+)
+
+// opened is the opening of one session in a test.
+type opened struct {
+	to       netip.AddrPort
+	end      chan relay.End
+	failures chan relay.Failure
+	givenUp  relay.Conn // with the failure
+}
+
+func newOpened(to netip.AddrPort) *opened {
+	return &opened{to: to, end: make(chan relay.End, 1), failures: make(chan relay.Failure, 1)}
+}
+
+func (o *opened) Ended(end relay.End) { o.end <- end }
+func (o *opened) Failed(a relay.Conn, f relay.Failure) {
+	o.givenUp = a
+	o.failures <- f
+}
+
+func (o *opened) Answered(b []byte) (n int, err error) { return prefix(b, answer) }
+func (o *opened) Connected() []byte                    { return []byte(answer) }
+
+func (o *opened) Asked(b []byte) (n int, to netip.AddrPort, err error) {
+	n, err = prefix(b, request)
+	return n, o.to, err
+}
+
+var errOther = errors.New("something else")
+
+// prefix returns the length of want when b begins with it, 0 while it may.
+func prefix(b []byte, want string) (n int, err error) {
+	k := min(len(b), len(want))
+	switch {
+	case string(b[:k]) != want[:k]:
+		return 0, errOther
+	case k < len(want):
+		return 0, nil
+	}
+	return k, nil
+}
+
+// accepting returns the address at which an engine accepts connections.
+func accepting(t testing.TB, how relay.Accept) (at string, ln *relay.Listener) {
+	t.Helper()
+	e, err := relay.NewEngine(2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := socket.Listen(t.Context(), "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	how.Log, how.What = slog.New(slog.DiscardHandler), "connections"
+	ln, err = e.Listen(l, how)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		ln.Close()
+		e.Close()
+	})
+	return ln.Addr.String(), ln
+}
+
+func dial(t testing.TB, at string) *net.TCPConn {
+	t.Helper()
+	c, err := net.Dial("tcp", at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	c.SetDeadline(time.Now().Add(deadline))
+	return c.(*net.TCPConn)
+}
+
+// listening returns a listener of the test.
+func listening(t testing.TB) (ln *net.TCPListener, at netip.AddrPort) {
+	t.Helper()
+	ln, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { ln.Close() })
+	return ln, ln.Addr().(*net.TCPAddr).AddrPort()
+}
+
+func accepted(t testing.TB, ln *net.TCPListener) *net.TCPConn {
+	t.Helper()
+	ln.SetDeadline(time.Now().Add(deadline))
+	c, err := ln.AcceptTCP()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	c.SetDeadline(time.Now().Add(deadline))
+	return c
+}
+
+func expect(t testing.TB, c io.Reader, want string) {
+	t.Helper()
+	got := make([]byte, len(want))
+	if _, err := io.ReadFull(c, got); err != nil || string(got) != want {
+		t.Fatalf("read %q and %v, want %q", got, err, want)
+	}
+}
+
+func say(t testing.TB, c io.Writer, what string) {
+	t.Helper()
+	if _, err := io.WriteString(c, what); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// follow hands the end of a session to a fixture, and cuts it when the test is
+// over.
+func (o *opened) follow(t testing.TB, f *fixture, s *relay.Session) {
+	f.cut = s.Cut
+	over := make(chan struct{})
+	go func() {
+		f.end <- <-o.end
+		close(over)
+	}()
+	t.Cleanup(func() {
+		s.Cut()
+		<-over
+	})
+}
+
+func forwarded(t testing.TB, f *fixture) {
+	ln, at := listening(t)
+	o, session := newOpened(at), make(chan *relay.Session, 1)
+	addr, _ := accepting(t, relay.Accept{Accepted: func(c relay.Conn) {
+		session <- c.Forward(relay.Call{To: at, Hello: []byte(hello), ConnectWithin: deadline, AnswerWithin: deadline}, o, &f.live)
+	}})
+	f.far[0] = dial(t, addr)
+	far := accepted(t, ln)
+	expect(t, far, hello)
+	say(t, far, answer)
+	f.far[1] = far
+	o.follow(t, f, <-session)
+}
+
+func served(t testing.TB, f *fixture) {
+	ln, at := listening(t)
+	o, session := newOpened(at), make(chan *relay.Session, 1)
+	addr, _ := accepting(t, relay.Accept{Accepted: func(c relay.Conn) { session <- c.Serve(o, &f.live, deadline, deadline) }})
+	near := dial(t, addr)
+	say(t, near, request)
+	expect(t, near, answer)
+	f.far[0], f.far[1] = near, accepted(t, ln)
+	o.follow(t, f, <-session)
+}
+
+func TestPiecesOfAnOpening(t *testing.T) {
+	var f fixture
+	f.end = make(chan relay.End, 1)
+	ln, at := listening(t)
+	o := newOpened(at)
+	sessions := make(chan *relay.Session, 1)
+	addr, _ := accepting(t, relay.Accept{Accepted: func(c relay.Conn) { sessions <- c.Serve(o, &f.live, deadline, deadline) }})
+	near := dial(t, addr)
+	session := <-sessions
+	for _, b := range []byte(request + "early") {
+		say(t, near, string(b))
+	}
+	far := accepted(t, ln)
+	expect(t, far, "early")
+	say(t, far, "from the target")
+	expect(t, near, answer+"from the target")
+	o.follow(t, &f, session)
+	far.Close()
+	near.Close()
+	f.t = t
+	f.wait()
+	if up, down := f.live.AB.Load(), f.live.BA.Load(); up != 5 || down != 15 {
+		t.Errorf("counted %d bytes and %d, want 5 and 15: request and answer are none of the session's", up, down)
+	}
+}
+
+func TestAnswerComesWithoutPayload(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		end  func(far *net.TCPConn)
+		want func(error) bool
+	}{
+		{"silence", nil, nil},
+		{"a FIN", func(far *net.TCPConn) { far.CloseWrite() }, func(err error) bool { return errors.Is(err, io.EOF) }},
+		{"a reset", func(far *net.TCPConn) { socket.Abort(far) }, isReset},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			f := &fixture{t: t, end: make(chan relay.End, 1)}
+			ln, at := listening(t)
+			o, sessions := newOpened(at), make(chan *relay.Session, 1)
+			addr, _ := accepting(t, relay.Accept{Accepted: func(c relay.Conn) { sessions <- c.Serve(o, &f.live, deadline, deadline) }})
+			near := dial(t, addr)
+			say(t, near, request+"x")
+			far := accepted(t, ln)
+			expect(t, far, "x")
+			o.follow(t, f, <-sessions)
+			if tt.end != nil {
+				tt.end(far)
+			}
+			expect(t, near, answer)
+			if tt.want != nil {
+				if _, err := near.Read(make([]byte, 1)); !tt.want(err) {
+					t.Errorf("behind the answer: %v", err)
+				}
+			}
+		})
+	}
+}
+
+func TestOpeningsThatFail(t *testing.T) {
+	gone, nobody := listening(t)
+	gone.Close()
+	forward := func(c relay.Conn, o *opened) {
+		c.Forward(relay.Call{To: o.to, Hello: []byte(hello), ConnectWithin: deadline, AnswerWithin: deadline}, o, new(relay.Counters))
+	}
+	for _, tt := range []struct {
+		name  string
+		begin func(c relay.Conn, o *opened)
+		do    func(t *testing.T, near *net.TCPConn, ln *net.TCPListener)
+		want  error
+		read  string
+		left  string // what a still has
+	}{
+		{"nobody listens", func(c relay.Conn, o *opened) {
+			o.to = nobody
+			forward(c, o)
+		}, nil, os.NewSyscallError("connect", nil), "", ""},
+		{"no answer in time", func(c relay.Conn, o *opened) {
+			c.Forward(relay.Call{To: o.to, ConnectWithin: deadline, AnswerWithin: 1}, o, new(relay.Counters))
+		}, nil, os.ErrDeadlineExceeded, "", ""},
+		{"another answer", forward, func(t *testing.T, near *net.TCPConn, ln *net.TCPListener) {
+			say(t, near, "early")
+			far := accepted(t, ln)
+			expect(t, far, hello+"early")
+			say(t, far, "another")
+		}, errOther, "early", ""},
+		{"the answer is cut", forward, func(t *testing.T, near *net.TCPConn, ln *net.TCPListener) {
+			far := accepted(t, ln)
+			say(t, far, answer[:3])
+			expect(t, far, hello)
+			far.Close()
+		}, io.EOF, "", ""},
+		{
+			"another request", func(c relay.Conn, o *opened) { c.Serve(o, new(relay.Counters), deadline, deadline) },
+			func(t *testing.T, near *net.TCPConn, ln *net.TCPListener) { say(t, near, "other") }, errOther, "", "other",
+		},
+		{
+			"no request in time", func(c relay.Conn, o *opened) { c.Serve(o, new(relay.Counters), 1, deadline) },
+			nil, os.ErrDeadlineExceeded, "", "",
+		},
+		{
+			"no request at all", func(c relay.Conn, o *opened) { c.Serve(o, new(relay.Counters), deadline, deadline) },
+			func(t *testing.T, near *net.TCPConn, ln *net.TCPListener) { near.CloseWrite() }, io.EOF, "", "",
+		},
+		{
+			"half a request", func(c relay.Conn, o *opened) { c.Serve(o, new(relay.Counters), deadline, deadline) },
+			func(t *testing.T, near *net.TCPConn, ln *net.TCPListener) {
+				say(t, near, request[:3])
+				near.CloseWrite()
+			}, io.ErrUnexpectedEOF, "", request[:3],
+		},
+		{"nobody listens where the request leads", func(c relay.Conn, o *opened) {
+			o.to = nobody
+			c.Serve(o, new(relay.Counters), deadline, deadline)
+		}, func(t *testing.T, near *net.TCPConn, ln *net.TCPListener) { say(t, near, request+"x") }, os.NewSyscallError("connect", nil), "", request + "x"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			ln, at := listening(t)
+			o := newOpened(at)
+			addr, _ := accepting(t, relay.Accept{Accepted: func(c relay.Conn) { tt.begin(c, o) }})
+			near := dial(t, addr)
+			if tt.do != nil {
+				tt.do(t, near, ln)
+			}
+			var f relay.Failure
+			select {
+			case f = <-o.failures:
+			case <-time.After(deadline):
+				t.Fatal("the opening does not fail")
+			}
+			if tt.want != nil && !errors.Is(f.Err, tt.want) || f.Err == nil {
+				t.Errorf("failed with %v, want %v", f.Err, tt.want)
+			}
+			if string(f.Read) != tt.read {
+				t.Errorf("%q was taken, want %q", f.Read, tt.read)
+			}
+			a, err := o.givenUp.TCP()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer a.Close()
+			a.SetDeadline(time.Now().Add(deadline))
+			expect(t, a, tt.left)
+			say(t, a, "it still works")
+			expect(t, near, "it still works")
+		})
+	}
+}
+
+func TestListenerWaitsForDescriptors(t *testing.T) {
+	budget := socket.NewBudget(2)
+	conns := make(chan relay.Conn, 4)
+	var missed atomic.Int32
+	addr, ln := accepting(t, relay.Accept{
+		Accepted: func(c relay.Conn) { conns <- c }, Descriptors: budget, Each: 1, Missed: func() { missed.Add(1) },
+	})
+	for range 4 {
+		dial(t, addr)
+	}
+	first, second := <-conns, <-conns
+	if !first.OnLoop() || !second.OnLoop() {
+		t.Error("the connections did not come from a loop")
+	}
+	waitFor(t, func() bool { return !budget.TryAcquire(0) }) // somebody waits
+	if n := len(conns); n > 0 {
+		t.Errorf("%d connections above the budget", n)
+	}
+	first.Abort()
+	budget.Release(1)
+	third := <-conns
+	if third.OnLoop() {
+		t.Error("a connection that has waited claims to be on its loop")
+	}
+	waitFor(t, func() bool { return !budget.TryAcquire(0) })
+	ln.Close()
+	waitFor(t, func() bool { return missed.Load() == 1 })
+	second.Abort()
+	third.Abort()
+}
+
+func TestManySessionsAreOpened(t *testing.T) {
+	ln, at := listening(t)
+	go func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer c.Close()
+				if _, err := io.CopyN(io.Discard, c, int64(len(hello))); err != nil {
+					return
+				}
+				io.WriteString(c, answer)
+				io.Copy(c, c)
+			}()
+		}
+	}()
+	var open atomic.Int64
+	addr, _ := accepting(t, relay.Accept{Accepted: func(c relay.Conn) {
+		open.Add(1)
+		o := &counted{opened: newOpened(at), open: &open}
+		c.Forward(relay.Call{To: at, Hello: []byte(hello), ConnectWithin: deadline, AnswerWithin: deadline}, o, new(relay.Counters))
+	}})
+	var wg sync.WaitGroup
+	for i := range 8 {
+		wg.Go(func() {
+			for j := range 40 {
+				c, err := net.Dial("tcp", addr)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				c.SetDeadline(time.Now().Add(deadline))
+				sent := randomBytes(1+(i*40+j)*997%300_000, byte(j))
+				go func() {
+					c.Write(sent)
+					c.(*net.TCPConn).CloseWrite()
+				}()
+				got, err := io.ReadAll(c)
+				if err != nil || !bytes.Equal(got, sent) {
+					t.Errorf("%d bytes came back, %v; want the %d that were sent", len(got), err, len(sent))
+				}
+				c.Close()
+			}
+		})
+	}
+	wg.Wait()
+	waitFor(t, func() bool { return open.Load() == 0 })
+}
+
+type counted struct {
+	*opened
+	open *atomic.Int64
+}
+
+func (c *counted) Ended(relay.End) { c.open.Add(-1) }
