@@ -2,8 +2,11 @@ package relay
 
 import "crypto/tls"
 
-// KnowsHeld tells whether the buffers of c were found.
-func KnowsHeld(c *tls.Conn) bool {
+// Held is how many bytes the buffers of c take, if they were found.
+func Held(c *tls.Conn) (n int, ok bool) {
 	h := heldBy(c)
-	return h.raw != nil
+	if h.raw == nil {
+		return 0, false
+	}
+	return h.raw.Cap() + int(h.plain.Size()) + h.handshake.Cap(), true
 }
