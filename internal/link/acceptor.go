@@ -2,11 +2,13 @@ package link
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/netip"
+	"os"
 	"sync"
 	"syscall"
 	"time"
@@ -32,6 +34,12 @@ const (
 type Acceptor struct {
 	States   *States
 	Patience time.Duration // the longest the proxy takes to answer a ConnectCommand
+	// TLS has the settings of links; nil is plain TCP. Explain may find a
+	// better error for a handshake that has failed, and may be nil.
+	TLS     *tls.Config
+	Explain func(error) error
+	// Draining, if not nil, is closed when warm links are to go.
+	Draining <-chan struct{}
 
 	mu     sync.Mutex // guards parked; never held during I/O
 	parked map[netip.Addr]int
@@ -59,17 +67,127 @@ type Request struct {
 // sent anything, and else has code [ohrouter.InvalidRequest]: the peer does not
 // follow the protocol, or not in time.
 func (a *Acceptor) Accept(ctx context.Context, conn net.Conn) (*Request, error) {
-	r := a.request(conn)
-	if err := within(ctx, conn, Timeout, Timeout, r.receive); err != nil {
+	r := &Request{acceptor: a, conn: conn}
+	r.tracker.begin(a.States)
+	err := r.begin(ctx)
+	if err != nil {
 		r.Close()
 		return nil, Refused(ctx, err)
 	}
 	return r, nil
 }
 
-func (r *Request) receive() error {
+// begin proves who both are, if links use TLS, and reads the request. That of a
+// warm link may come later.
+func (r *Request) begin(ctx context.Context) error {
+	a := r.acceptor
+	var body []byte
+	read := func(types ...frameType) (got frameType, err error) {
+		err = within(ctx, r.conn, Timeout, Timeout, func() error {
+			if got, body, err = frames.next(r.conn, types...); err != nil || got == typeWarm {
+				return err
+			}
+			return r.receive(body)
+		})
+		return got, err
+	}
+	if tcp, ok := r.conn.(*net.TCPConn); ok && a.TLS != nil {
+		secure := tls.Server(socket.NewTransport(tcp), a.TLS)
+		r.conn = secure
+		short, cancel := context.WithTimeout(ctx, Timeout)
+		defer cancel()
+		if err := secure.HandshakeContext(short); err != nil {
+			if a.Explain != nil {
+				err = a.Explain(err)
+			}
+			return err
+		}
+	}
+	got, err := read(typeConnect, typeWarm)
+	if err != nil || got != typeWarm {
+		return err
+	}
+	if err := frames.decode(typeWarm, body, &warmCommand{}); err != nil {
+		return err
+	}
+	if err := r.waitWarm(ctx); err != nil {
+		return err
+	}
+	_, err = read(typeConnect)
+	return err
+}
+
+// waitWarm waits for the ConnectCommand of a warm link.
+func (r *Request) waitWarm(ctx context.Context) error {
+	release, err := r.acceptor.park(r.conn.RemoteAddr())
+	m := warmResponse{Patience: uint32(r.acceptor.Patience.Milliseconds())}
+	if err != nil {
+		m.Code, m.Message = ohrouter.CodeOf(err), ohrouter.Message(err)
+	}
+	b, ferr := frames.append(nil, typeReady, m)
+	if ferr == nil {
+		ferr = within(ctx, r.conn, Timeout, Timeout, func() error {
+			_, err := r.conn.Write(b)
+			return err
+		})
+	}
+	if err != nil {
+		return errors.Join(err, ferr)
+	}
+	defer release()
+	if ferr != nil {
+		return ferr
+	}
+	r.tracker.move(warm)
+	tcp := socket.TCP(r.conn)
+	if tcp == nil {
+		return nil // the next read waits
+	}
+	return r.idle(ctx, tcp)
+}
+
+// idle waits until there is something to read, without taking it. It fails when
+// ctx ends, when time is up, and when the proxy drains, which the router is
+// told.
+func (r *Request) idle(ctx context.Context, tcp *net.TCPConn) error {
+	if err := tcp.SetReadDeadline(time.Now().Add(ackTimeout)); err != nil {
+		return err
+	}
+	waiting := make(chan error, 1)
+	go func() { waiting <- socket.WaitUntil(tcp, func() bool { return socket.Pending(tcp) }) }()
+	wake := func() error {
+		_ = tcp.SetReadDeadline(time.Unix(1, 0)) // fails only on a closed connection
+		return <-waiting
+	}
+	var err error
+	select {
+	case err = <-waiting:
+	case <-ctx.Done():
+		_ = wake()
+		return ctx.Err()
+	case <-r.acceptor.Draining:
+		if wake() == nil {
+			break // a ConnectCommand has come, which is to be answered
+		}
+		r.Parked = false
+		return errors.Join(errDrained, r.Reject(ohrouter.Draining, "the proxy is shutting down"))
+	}
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return io.EOF // it was not needed
+	}
+	if errors.Is(err, errors.ErrUnsupported) {
+		err = nil // the next read waits
+	}
+	return errors.Join(err, tcp.SetReadDeadline(time.Time{}))
+}
+
+// errDrained is why a warm link ends early. It is no error of the peer.
+var errDrained = fmt.Errorf("the proxy is shutting down: %w", io.EOF)
+
+// receive takes a ConnectCommand, and reads the AckCommand behind it.
+func (r *Request) receive(body []byte) error {
 	var m connectCommand
-	if err := frames.read(r.conn, typeConnect, &m); err != nil {
+	if err := frames.decode(typeConnect, body, &m); err != nil {
 		return err
 	}
 	if err := r.take(m); err != nil {
@@ -89,12 +207,6 @@ func (r *Request) take(m connectCommand) error {
 	}
 	r.Session, r.Target, r.Parked = printable(m.Session, maxSession), t, m.Park
 	return nil
-}
-
-func (a *Acceptor) request(conn net.Conn) *Request {
-	r := &Request{acceptor: a, conn: conn}
-	r.tracker.begin(a.States)
-	return r
 }
 
 // ErrNotPipelined is a request that Accept has to read: one to park, or one

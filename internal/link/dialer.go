@@ -2,19 +2,33 @@ package link
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"net"
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	ohrouter "github.com/ohrouter/oh-router"
 	"github.com/ohrouter/oh-router/internal/socket"
 )
 
 // Dialer is the router's end of the handshake: it knows the proxies and makes
-// links to them. It is safe for concurrent use.
+// links to them. It is safe for concurrent use. Its fields are set before its
+// first use.
 type Dialer struct {
+	// TLS returns the settings for a link to a proxy, and, when a handshake with
+	// them has failed, those for a second attempt, which may be the same for
+	// none. A nil TLS is plain TCP.
+	TLS func(p Proxy, again bool) *tls.Config
+	// Explain may find a better error for a handshake of TLS that has failed.
+	Explain func(error) error
+	// Pool bounds the warm links.
+	Pool Pool
+
 	states *States
+	refill chan struct{} // has a token when a pool may have to grow
 
 	mu      sync.Mutex // guards proxies; never held during I/O
 	proxies []*proxy   // in the order of the configuration
@@ -28,7 +42,7 @@ type Proxy struct {
 
 // NewDialer returns a dialer for these proxies, whose names differ.
 func NewDialer(proxies []Proxy, states *States) *Dialer {
-	d := &Dialer{states: states}
+	d := &Dialer{states: states, refill: make(chan struct{}, 1)}
 	d.SetProxies(proxies)
 	return d
 }
@@ -110,36 +124,84 @@ func (d *Dialer) names() string {
 	return strings.Join(names, ", ")
 }
 
+// connect connects to a proxy, and proves who both are if links use TLS.
 func (d *Dialer) connect(ctx context.Context, p *proxy) (*Link, error) {
 	ctx, cancel := context.WithTimeout(ctx, Timeout)
 	defer cancel()
+	begin := time.Now()
+	conn, err := d.connectWith(ctx, p, false)
+	if err != nil && d.TLS != nil && d.TLS(p.Proxy, true) != d.TLS(p.Proxy, false) {
+		conn, err = d.connectWith(ctx, p, true)
+	}
+	if err != nil {
+		return nil, d.explain(err)
+	}
+	p.pool.tookSetUp(time.Since(begin))
+	return d.newLink(p, conn), nil
+}
+
+func (d *Dialer) connectWith(ctx context.Context, p *proxy, again bool) (net.Conn, error) {
 	conn, err := socket.Dial(ctx, p.Address)
 	if err != nil {
 		return nil, err
 	}
 	p.reached(conn.RemoteAddr().(*net.TCPAddr).AddrPort())
-	return d.newLink(p, conn), nil
+	if d.TLS == nil {
+		return conn, nil
+	}
+	secure := tls.Client(socket.NewTransport(conn), d.TLS(p.Proxy, again))
+	if err := secure.HandshakeContext(ctx); err != nil {
+		socket.Abort(conn)
+		return nil, err
+	}
+	return secure, nil
+}
+
+func (d *Dialer) explain(err error) error {
+	if d.Explain == nil {
+		return err
+	}
+	return d.Explain(err)
 }
 
 // newLink counts a link to p.
 func (d *Dialer) newLink(p *proxy, conn net.Conn) *Link {
 	l := &Link{Proxy: p.Name, conn: conn, proxy: p}
 	l.tracker.begin(d.states)
-	p.links.Add(1)
+	p.opened(l)
 	return l
+}
+
+// Cut resets the links whose proxy has a certificate that is not good any more,
+// and returns their number.
+func (d *Dialer) Cut(bad func(leaf *x509.Certificate) bool) (n int) {
+	for _, p := range d.known() {
+		for _, l := range p.secured() {
+			if bad(l.conn.(*tls.Conn).ConnectionState().PeerCertificates[0]) {
+				socket.Abort(l.conn)
+				n++
+			}
+		}
+	}
+	return n
 }
 
 // Proxies returns what is known of the proxies, in the order of the
 // configuration.
 func (d *Dialer) Proxies() []ohrouter.Proxy {
-	d.mu.Lock()
-	proxies := slices.Clone(d.proxies)
-	d.mu.Unlock()
+	proxies := d.known()
 	list := make([]ohrouter.Proxy, 0, len(proxies))
 	for _, p := range proxies {
 		list = append(list, p.snapshot())
 	}
 	return list
+}
+
+// known returns the proxies.
+func (d *Dialer) known() []*proxy {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return slices.Clone(d.proxies)
 }
 
 // Knows tells whether there is a proxy of that name.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"slices"
 	"strings"
 	"unicode"
 
@@ -33,6 +34,8 @@ const (
 	typeConnect  frameType = 1
 	typeResponse frameType = 2
 	typeAck      frameType = 3
+	typeWarm     frameType = 4
+	typeReady    frameType = 5
 )
 
 func (t frameType) String() string {
@@ -43,6 +46,10 @@ func (t frameType) String() string {
 		return "ConnectResponse"
 	case typeAck:
 		return "AckCommand"
+	case typeWarm:
+		return "WarmCommand"
+	case typeReady:
+		return "WarmResponse"
 	}
 	return fmt.Sprintf("frame of type %d", byte(t))
 }
@@ -65,6 +72,17 @@ type connectResponse struct {
 
 // ackCommand makes the session stand. It has no fields yet.
 type ackCommand struct{}
+
+// warmCommand asks a proxy to wait for the ConnectCommand. It has no fields
+// yet.
+type warmCommand struct{}
+
+// warmResponse says that the proxy waits, or why it does not.
+type warmResponse struct {
+	Code     ohrouter.Code `cbor:"1,keyasint,omitempty"` // empty: it waits
+	Message  string        `cbor:"3,keyasint,omitempty"` // for people; never parsed
+	Patience uint32        `cbor:"4,keyasint,omitempty"` // as in a ConnectResponse
+}
 
 // Limits of the fields that only people read.
 const (
@@ -117,31 +135,46 @@ func (c codec) append(b []byte, t frameType, message any) ([]byte, error) {
 // follows may be payload. An error of r comes back as it is when r ended
 // before the first byte.
 func (c codec) read(r io.Reader, want frameType, message any) error {
+	_, body, err := c.next(r, want)
+	if err != nil {
+		return err
+	}
+	return c.decode(want, body, message)
+}
+
+// next is read without decode, for a frame of any of the wanted types.
+func (c codec) next(r io.Reader, want ...frameType) (got frameType, body []byte, err error) {
 	var header [headerSize]byte
 	if n, err := io.ReadFull(r, header[:]); err != nil {
 		if n == 0 {
-			return err
+			return 0, nil, err
 		}
-		return fmt.Errorf("read header of %v: %w", want, err)
+		return 0, nil, fmt.Errorf("read header of %v: %w", want[0], err)
 	}
 	size := int(binary.BigEndian.Uint16(header[2:]))
-	switch got := frameType(header[1]); {
+	got = frameType(header[1])
+	switch {
 	case header[0] != Version:
-		return protocolError("version %d of the protocol, want %d%s", header[0], Version, guess(header))
-	case got != want:
-		return protocolError("%v, want %v", got, want)
+		return 0, nil, protocolError("version %d of the protocol, want %d%s", header[0], Version, guess(header))
+	case !slices.Contains(want, got):
+		return 0, nil, protocolError("%v, want %v", got, want[0])
 	case size > MaxBody:
-		return protocolError("%v of %d bytes, of at most %d", got, size, MaxBody)
+		return 0, nil, protocolError("%v of %d bytes, of at most %d", got, size, MaxBody)
 	}
-	body := make([]byte, size)
+	body = make([]byte, size)
 	if _, err := io.ReadFull(r, body); err != nil {
-		return fmt.Errorf("read %v: %w", want, inside(err))
+		return 0, nil, fmt.Errorf("read %v: %w", got, inside(err))
 	}
-	if size == 0 || body[0]>>5 != cborMap { // the decoder would take a null for an empty message
-		return protocolError("%v whose body is not a CBOR map", want)
+	return got, body, nil
+}
+
+// decode decodes the body of a frame.
+func (c codec) decode(t frameType, body []byte, message any) error {
+	if len(body) == 0 || body[0]>>5 != cborMap { // the decoder would take a null for an empty message
+		return protocolError("%v whose body is not a CBOR map", t)
 	}
 	if err := c.dec.Unmarshal(body, message); err != nil {
-		return protocolError("%v: %.200v", want, err)
+		return protocolError("%v: %.200v", t, err)
 	}
 	return nil
 }
@@ -204,17 +237,22 @@ func (m *connectCommand) target() (ohrouter.Target, error) {
 // result returns what a response means, which the peer may have made up.
 func (m *connectResponse) result() (netip.AddrPort, error) {
 	if m.Code != "" {
-		code := m.Code
-		if !code.Known() {
-			code = ohrouter.Internal
-		}
-		return netip.AddrPort{}, ohrouter.Errorf(code, "%s", printable(m.Message, maxMessage))
+		return netip.AddrPort{}, m.refusal()
 	}
 	addr, err := netip.ParseAddrPort(m.Resolved)
 	if err != nil || addr.Port() == 0 || addr.Addr().Zone() != "" {
 		return netip.AddrPort{}, protocolError("an address that is none: %.60q", m.Resolved)
 	}
 	return netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port()), nil
+}
+
+// refusal returns the error that a response with a code stands for.
+func (m *connectResponse) refusal() error {
+	code := m.Code
+	if !code.Known() {
+		code = ohrouter.Internal
+	}
+	return ohrouter.Errorf(code, "%s", printable(m.Message, maxMessage))
 }
 
 // printable returns what a person may see of s: at most limit bytes of it, in

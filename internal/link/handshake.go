@@ -52,10 +52,11 @@ func (h *Handshake) Call() (c Call, ok bool) {
 	}
 	p := h.rest[0]
 	to := p.at(time.Now())
-	if !to.IsValid() {
+	if !to.IsValid() || h.dialer.TLS != nil || p.pool.ready() {
 		return Call{}, false
 	}
 	h.rest = h.rest[1:]
+	h.dialer.wanted(p)
 	h.link = h.dialer.newLink(p, nil)
 	return Call{To: to, Hello: h.hello, ConnectWithin: Timeout, AnswerWithin: p.patience() + Timeout}, true
 }
@@ -152,11 +153,7 @@ func (h *Handshake) Dial(ctx context.Context) (*Link, error) {
 
 // dial makes a link to one proxy, or tells whether another one may be asked.
 func (h *Handshake) dial(ctx context.Context, p *proxy) (l *Link, again bool) {
-	l, err := h.dialer.connect(ctx, p)
-	if err != nil {
-		return nil, h.note(ctx, p.failed(ctx, err), false)
-	}
-	h.link = l
+	h.dialer.wanted(p)
 	want, gave := h.want, false
 	if early := want.Early; early != nil {
 		want.Early = func() []byte {
@@ -165,11 +162,24 @@ func (h *Handshake) dial(ctx context.Context, p *proxy) (l *Link, again bool) {
 			return b
 		}
 	}
-	if h.said, err = l.handshake(ctx, want); err != nil {
-		return nil, h.failed(ctx, err, gave)
+	l, err := p.pool.take(), error(nil)
+	for fresh := l == nil; ; fresh = true {
+		if fresh {
+			if l, err = h.dialer.connect(ctx, p); err != nil {
+				return nil, h.note(ctx, p.failed(ctx, err), false)
+			}
+		}
+		h.link = l
+		if h.said, err = l.handshake(ctx, want); err == nil {
+			p.answered(ohrouter.ProxyUp)
+			return l, false
+		}
+		err = h.dialer.explain(err)
+		if fresh || h.said || ctx.Err() != nil || gave && l.heard() {
+			return nil, h.failed(ctx, err, gave)
+		}
+		l.Close() // it had died in the pool: nobody got what was said
 	}
-	p.answered(ohrouter.ProxyUp)
-	return l, false
 }
 
 // elsewhere tells whether another proxy may serve what one did not. What the

@@ -20,6 +20,8 @@ type Link struct {
 	conn    net.Conn // nil when somebody else has the connection
 	proxy   *proxy
 	tracker tracker
+	release func() // of a warm link that is closed, or taken; nil for others
+	acked   uint64 // bytes that the proxy's kernel had taken when it was warm
 }
 
 // handshake sends what is wanted and reads the answer, if there is one.
@@ -129,15 +131,24 @@ func (l *Link) settled() error {
 	return tcp.SetReadDeadline(time.Time{})
 }
 
-// Alive tells whether a parked link still stands: a proxy sends nothing before
-// the AckCommand, so whatever there is to read is the link's end.
+// taken gives back what a link costs while it is warm.
+func (l *Link) taken() {
+	if l.release != nil {
+		l.release()
+		l.release = nil
+	}
+}
+
+// Alive tells whether a parked or warm link still stands: a proxy sends nothing
+// before the next command, so whatever there is to read is the link's end.
 func (l *Link) Alive() bool { return !socket.Pending(socket.TCP(l.conn)) }
 
 // Close closes the link, whatever it is doing. It is idempotent, and also to be
 // called when something else has closed its connection.
 func (l *Link) Close() {
 	if l.tracker.move(closed) {
-		l.proxy.links.Add(-1)
+		l.proxy.closed(l)
+		l.taken()
 		if l.conn != nil {
 			_ = l.conn.Close() // the session is over: nothing left to tell anybody
 		}

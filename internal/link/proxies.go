@@ -2,10 +2,13 @@ package link
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -20,16 +23,47 @@ type proxy struct {
 	literal bool         // its address is no name
 	links   atomic.Int64 // open
 	look    look         // of Up
+	pool    pool
 
 	mu       sync.Mutex // guards what follows; never held during I/O
 	state    ohrouter.ProxyState
 	reported ohrouter.ProxyState // in the log
 	seen     time.Time
 	failure  *ohrouter.Failure
-	foreign  bool           // what listens there is no proxy, by its last answer
-	takes    time.Duration  // the longest it takes to answer, as it said
-	address  netip.AddrPort // at which it was reached last
-	resolved time.Time      // when that was
+	foreign  bool               // what listens there is no proxy, by its last answer
+	takes    time.Duration      // the longest it takes to answer, as it said
+	secure   map[*Link]struct{} // open, with TLS
+	address  netip.AddrPort     // at which it was reached last
+	resolved time.Time          // when that was
+}
+
+// opened counts a link.
+func (p *proxy) opened(l *Link) {
+	p.links.Add(1)
+	if _, ok := l.conn.(*tls.Conn); !ok {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.secure == nil {
+		p.secure = make(map[*Link]struct{})
+	}
+	p.secure[l] = struct{}{}
+}
+
+// closed takes back opened.
+func (p *proxy) closed(l *Link) {
+	p.links.Add(-1)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.secure, l)
+}
+
+// secured returns the open links with TLS.
+func (p *proxy) secured() []*Link {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Collect(maps.Keys(p.secure))
 }
 
 // addressFresh is how long a proxy's name is not resolved again.
@@ -92,11 +126,14 @@ func (p *proxy) answered(s ohrouter.ProxyState) {
 func (p *proxy) failed(ctx context.Context, err error) error {
 	e := &ohrouter.Error{Code: ohrouter.ProxyUnreachable, Err: err}
 	foreign := ohrouter.CodeOf(err) == ohrouter.InvalidRequest
+	explained, ok := errors.AsType[*ohrouter.Error](err)
 	switch {
 	case errors.Is(ctx.Err(), context.Canceled):
 		return fmt.Errorf("link to proxy %s: %w", p.Name, ctx.Err())
 	case foreign:
 		e.Message = fmt.Sprintf("%s answers, but not as an oh-router proxy; check the router's --proxy", p.where())
+	case ok && explained.Code == ohrouter.Unauthorized:
+		e.Message = fmt.Sprintf("no secure link to %s: %s", p.where(), explained.Message)
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.EPIPE), errors.Is(err, syscall.ECONNRESET):
 		e.Message = fmt.Sprintf("%s hangs up without an answer; is it an oh-router proxy of this version?", p.where())
 	case isTimeout(err):

@@ -16,11 +16,12 @@ type States struct {
 func NewStates(reg prometheus.Registerer) *States {
 	vec := prometheus.NewGaugeVec(prometheus.GaugeOpts{
 		Name: "ohrouter_links",
-		Help: "Links between router and proxy by state: handshake, parked (answered, not acknowledged yet), active.",
+		Help: "Links between router and proxy by state: handshake, warm (no session yet), parked (answered, not acknowledged yet), active.",
 	}, []string{"state"})
 	reg.MustRegister(vec)
 	return &States{[closed]prometheus.Gauge{
 		handshake: vec.WithLabelValues("handshake"),
+		warm:      vec.WithLabelValues("warm"),
 		parked:    vec.WithLabelValues("parked"),
 		active:    vec.WithLabelValues("active"),
 	}}
@@ -31,6 +32,7 @@ type state int32
 
 const (
 	handshake state = iota
+	warm
 	parked
 	active
 	closed

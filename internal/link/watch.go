@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"slices"
 	"sync"
 	"time"
 
@@ -17,8 +16,11 @@ const watchEvery = 10 * time.Second
 
 // Watch keeps what [Dialer.Proxies] returns up to date while there are no
 // links, and logs when a proxy goes and comes, until ctx ends. It connects to
-// a proxy and sends nothing.
+// a proxy and sends nothing. Meanwhile it keeps the pools of warm links.
 func (d *Dialer) Watch(ctx context.Context, log *slog.Logger) {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	wg.Go(func() { d.keepWarm(ctx) })
 	ticker := time.NewTicker(watchEvery)
 	defer ticker.Stop()
 	for {
@@ -35,18 +37,19 @@ func (d *Dialer) Watch(ctx context.Context, log *slog.Logger) {
 func (d *Dialer) probe(ctx context.Context, log *slog.Logger) {
 	ctx, cancel := context.WithTimeout(ctx, Timeout)
 	defer cancel()
-	d.mu.Lock()
-	proxies := slices.Clone(d.proxies)
-	d.mu.Unlock()
 	var wg sync.WaitGroup
-	for _, p := range proxies {
+	for _, p := range d.known() {
 		wg.Go(func() {
 			before := p.snapshot()
 			if before.State == ohrouter.ProxyUp && time.Since(*before.SeenAt) < watchEvery {
 				p.report(log)
 				return
 			}
+			begin := time.Now()
 			conn, err := socket.Dial(ctx, p.Address)
+			if err == nil && d.TLS == nil {
+				p.pool.tookSetUp(time.Since(begin))
+			}
 			switch {
 			case err == nil:
 				socket.Orderly(conn)

@@ -56,6 +56,21 @@ func Stat(c *net.TCPConn) (info Info, ok bool) {
 	return info, ok && err == nil
 }
 
+// Acked returns how many bytes c's peer has acknowledged, ever; 0 when that is
+// not known. It may be asked after the connection was reset.
+func Acked(c *net.TCPConn) (n uint64) {
+	rc, err := c.SyscallConn()
+	if err != nil {
+		return 0
+	}
+	_ = rc.Control(func(fd uintptr) { // fails only on a closed connection
+		if ti, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO); err == nil {
+			n = ti.Bytes_acked
+		}
+	})
+	return n
+}
+
 // TakeError returns and clears the error that is pending on c, if any
 // (SO_ERROR).
 func TakeError(c *net.TCPConn) error {

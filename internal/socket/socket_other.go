@@ -22,6 +22,9 @@ type Info struct {
 // Stat returns what the kernel knows of c; ok is false when it does not tell.
 func Stat(*net.TCPConn) (info Info, ok bool) { return Info{}, false }
 
+// Acked cannot tell on this system and returns 0.
+func Acked(*net.TCPConn) uint64 { return 0 }
+
 // TakeError returns and clears the error that is pending on c, if any.
 func TakeError(*net.TCPConn) error { return nil }
 
