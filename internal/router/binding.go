@@ -85,16 +85,11 @@ func (r *Router) discard(gone ...*parkedLink) {
 }
 
 // Open listens on b's port, or, when b is open already, applies what may have
-// changed. An error that wraps syscall.EADDRINUSE means that another program
-// has the port.
+// changed: sessions of clients that are not in its allow list any more are cut.
+// An error that wraps syscall.EADDRINUSE means that another program has the
+// port.
 func (r *Router) Open(b ohrouter.Binding) error {
-	r.mu.Lock()
-	open := r.bindings[b.ID]
-	if open != nil {
-		open.spec = b
-	}
-	r.mu.Unlock()
-	if open != nil {
+	if r.apply(b) {
 		return nil
 	}
 	if !r.cfg.Descriptors.TryAcquire(1) {
@@ -123,6 +118,26 @@ func (r *Router) Open(b ohrouter.Binding) error {
 	}
 	r.bindings[b.ID] = n
 	return nil
+}
+
+// apply changes an open binding, and tells whether there is one.
+func (r *Router) apply(b ohrouter.Binding) (open bool) {
+	r.mu.Lock()
+	n := r.bindings[b.ID]
+	var denied []*session
+	if n != nil {
+		n.spec = b
+		for s := range n.sessions {
+			if !n.allows(s.client.Addr()) {
+				denied = append(denied, s)
+			}
+		}
+	}
+	r.mu.Unlock()
+	for _, s := range denied {
+		s.cut(ohrouter.SourceDenied)
+	}
+	return n != nil
 }
 
 // accepted begins a session, or resets the client.
@@ -154,6 +169,9 @@ func (b *binding) register(client netip.AddrPort) (s *session, want Want, parked
 	}
 	b.sessions[s] = struct{}{}
 	r.sessions[s.id] = s
+	if owner := string(b.spec.Owner); owner != "" {
+		r.owned[owner]++
+	}
 	r.wg.Add(1) // for finish
 	want = Want{Session: s.id, Target: b.spec.Target, Proxy: string(b.spec.Proxy), Pinned: b.spec.Pinned}
 	return s, want, r.parked.take(b.spec.ID), ""
@@ -162,17 +180,22 @@ func (b *binding) register(client netip.AddrPort) (s *session, want Want, parked
 // refuses says why a client is to have no session, "" when it may. The caller
 // holds Router.mu.
 func (b *binding) refuses(client netip.Addr) ohrouter.Outcome {
-	plain := client.WithZone("") // prefixes have no zones and contain none
-	allowed := func(p netip.Prefix) bool { return p.Contains(plain) }
 	switch {
 	case b.stopped:
 		return ohrouter.BindingClosed
-	case len(b.spec.Allow) > 0 && !slices.ContainsFunc(b.spec.Allow, allowed):
+	case !b.allows(client):
 		return ohrouter.SourceDenied
-	case b.spec.MaxSessions > 0 && len(b.sessions) >= b.spec.MaxSessions:
+	case b.spec.MaxSessions > 0 && len(b.sessions) >= b.spec.MaxSessions,
+		b.spec.OwnerSessions > 0 && b.router.owned[string(b.spec.Owner)] >= b.spec.OwnerSessions:
 		return ohrouter.SessionLimit
 	}
 	return ""
+}
+
+// allows tells whether a client may connect. The caller holds Router.mu.
+func (b *binding) allows(client netip.Addr) bool {
+	plain := client.WithZone("") // prefixes have no zones and contain none
+	return len(b.spec.Allow) == 0 || slices.ContainsFunc(b.spec.Allow, func(p netip.Prefix) bool { return p.Contains(plain) })
 }
 
 // Usage returns what an open or draining binding has been used for; zero for

@@ -360,7 +360,13 @@ func (f *fixture) wantOutcome(want ohrouter.Outcome) {
 
 func connect(t testing.TB, addr string) *net.TCPConn {
 	t.Helper()
-	c, err := net.Dial("tcp", addr)
+	return connectFrom(t, "127.0.0.1", addr)
+}
+
+func connectFrom(t testing.TB, from, addr string) *net.TCPConn {
+	t.Helper()
+	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}
+	c, err := d.DialContext(t.Context(), "tcp", addr)
 	if err != nil {
 		t.Fatal(err)
 	}

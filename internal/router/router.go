@@ -45,6 +45,7 @@ type Router struct {
 	park     time.Duration
 	bindings map[string]*binding
 	sessions map[string]*session
+	owned    map[string]int // open sessions of each owner that has some
 	parked   parkingLot
 }
 
@@ -56,6 +57,7 @@ func New(cfg Config) *Router {
 		park:     cfg.Park,
 		bindings: make(map[string]*binding),
 		sessions: make(map[string]*session),
+		owned:    make(map[string]int),
 	}
 	r.ctx, r.stop = context.WithCancel(context.Background())
 	r.metrics = newMetrics(cfg.Metrics, r)
@@ -84,6 +86,16 @@ func (r *Router) Sessions(bindingID string) []ohrouter.Session {
 		return cmp.Or(a.StartedAt.Compare(b.StartedAt), cmp.Compare(a.ID, b.ID))
 	})
 	return list
+}
+
+// disown counts a session of an owner that has ended. The caller holds mu.
+func (r *Router) disown(owner string) {
+	if owner == "" {
+		return
+	}
+	if r.owned[owner]--; r.owned[owner] == 0 {
+		delete(r.owned, owner)
+	}
 }
 
 // Kill resets a session. Its error has code [ohrouter.NotFound].

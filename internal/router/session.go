@@ -326,6 +326,7 @@ func (s *session) finish(outcome ohrouter.Outcome, err error) {
 	r.metrics.ended(outcome)
 	delete(b.sessions, s)
 	delete(r.sessions, s.id)
+	r.disown(string(b.spec.Owner))
 	spec := b.spec
 	if b.stopped && len(b.sessions) == 0 {
 		close(b.idle)

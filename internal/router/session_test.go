@@ -149,7 +149,7 @@ func TestClientsThatAreNotTaken(t *testing.T) {
 			f, x := start(t, 64, &direct{}), newTarget(t)
 			b := ohrouter.Binding{ID: "b-1", Target: x.Target, MaxSessions: 1}
 			addr := f.open(b)
-			client := connect(t, addr)
+			client := connectFrom(t, "127.0.0.2", addr) // which both specs allow
 			server := x.next(t)
 			tt.spec.ID, tt.spec.Target = b.ID, b.Target
 			f.open(tt.spec) // applies to the next client
