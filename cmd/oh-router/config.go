@@ -8,7 +8,7 @@ import (
 	"github.com/ohrouter/oh-router/internal/config"
 )
 
-func newConfigCommand() *cobra.Command {
+func newConfigCommand(environ []string) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "config COMMAND",
 		Short: "Check a configuration file",
@@ -23,7 +23,7 @@ the file, the key and the reason.`,
 		Example: "  oh-router config check /etc/oh-router.yaml",
 		Args:    takes("FILE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := config.Check(args[0]); err != nil {
+			if err := config.Check(args[0], environ, identified); err != nil {
 				return err
 			}
 			_, err := fmt.Fprintf(cmd.ErrOrStderr(), "%s is valid\n", args[0])

@@ -83,7 +83,7 @@ leads there, through a proxy that stands beside the service.`,
 		newTokenCommand(environ),
 	)
 	add("",
-		newConfigCommand(),
+		newConfigCommand(environ),
 		newVersionCommand(),
 		newCompletionCommand(),
 	)

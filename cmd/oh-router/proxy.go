@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"net"
 	"net/http"
 
@@ -10,6 +11,7 @@ import (
 
 	"github.com/ohrouter/oh-router/internal/api"
 	"github.com/ohrouter/oh-router/internal/config"
+	"github.com/ohrouter/oh-router/internal/identity"
 	"github.com/ohrouter/oh-router/internal/link"
 	"github.com/ohrouter/oh-router/internal/proxy"
 	"github.com/ohrouter/oh-router/internal/socket"
@@ -44,6 +46,7 @@ type proxyServer struct {
 	listener *net.TCPListener
 	health   *http.Server // nil without --metrics
 	metrics  *net.TCPListener
+	trust    trust
 }
 
 // startProxy opens the proxy's listeners.
@@ -56,16 +59,49 @@ func startProxy(ctx context.Context, p *process, address string, budget socket.B
 	}
 	if cfg.Metrics.IsValid() {
 		if s.metrics, err = listen(ctx, "metrics", cfg.Metrics.String(), "--metrics"); err != nil {
-			_ = s.listener.Close() // the start has failed for a better reason
+			s.close()
 			return nil, err
 		}
 		s.health = p.httpServer(api.Health(s.parts, p.metricsHandler()))
 	}
+	if err := s.openTrust(); err != nil {
+		s.close()
+		return nil, err
+	}
 	s.proxy = proxy.New(proxy.Config{
+		TLS: s.linkSettings(), Explain: identity.Explain,
 		Allow: cfg.Allow, DialTimeout: cfg.DialTimeout, Descriptors: budget, States: states, Relay: p.relay,
 		Log: p.log, Metrics: p.metrics,
 	})
 	return s, nil
+}
+
+// close takes back what a failed start has opened, which has failed for a better
+// reason.
+func (s *proxyServer) close() {
+	_ = s.listener.Close()
+	if s.metrics != nil {
+		_ = s.metrics.Close()
+	}
+}
+
+// openTrust opens the proxy's identity, if it has one.
+func (s *proxyServer) openTrust() (err error) {
+	state, t := s.p.cfg.Proxy.State, &s.trust
+	t.credentials, err = s.p.credentials(identity.Proxy, state, nil)
+	if err != nil || t.credentials == nil || s.p.cfg.Certificate.Cert != "" {
+		return err
+	}
+	t.renewer = &identity.Renewer{State: state, Credentials: t.credentials, Log: s.p.log}
+	return nil
+}
+
+// linkSettings returns the TLS settings of links; nil for plain TCP.
+func (s *proxyServer) linkSettings() *tls.Config {
+	if s.trust.credentials == nil || s.p.cfg.LinkSecurity == config.ExternalSecurity {
+		return nil
+	}
+	return s.trust.credentials.LinkServer()
 }
 
 func (s *proxyServer) run(ctx context.Context, drain func() (context.Context, context.CancelFunc)) error {
@@ -73,6 +109,7 @@ func (s *proxyServer) run(ctx context.Context, drain func() (context.Context, co
 	serving, stop := context.WithCancel(context.WithoutCancel(ctx))
 	group, serving := errgroup.WithContext(serving)
 	group.Go(func() error { return s.proxy.Serve(s.listener) })
+	s.trust.run(serving, group, nil)
 	if s.health != nil {
 		group.Go(func() error { return serveHTTP(serving, s.health, s.metrics) })
 	}
@@ -98,6 +135,7 @@ func (s *proxyServer) reload(cfg config.Config) {
 		"proxy.listen":       is.Listen != was.Listen,
 		"proxy.metrics":      is.Metrics != was.Metrics,
 		"proxy.dial_timeout": is.DialTimeout != was.DialTimeout,
+		"proxy.state":        is.State != was.State,
 	})
 }
 
@@ -111,5 +149,5 @@ func (s *proxyServer) parts(context.Context) []api.Part {
 	if s.p.cfg.Insecure {
 		parts = append(parts, api.Part{Name: "security", Detail: "insecure is set: no credentials, no encryption"})
 	}
-	return parts
+	return append(parts, s.trust.parts()...)
 }

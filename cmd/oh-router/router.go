@@ -61,6 +61,7 @@ type routerServer struct {
 	store    *bolt.Store // nil: memory only
 	http     *http.Server
 	listener *net.TCPListener
+	trust    trust
 }
 
 // startRouter opens everything that a router needs: when it returns, the
@@ -69,6 +70,7 @@ type routerServer struct {
 func startRouter(ctx context.Context, p *process, proxies []link.Proxy, budget socket.Budget, states *link.States) (_ *routerServer, err error) {
 	cfg := p.cfg.Router
 	s := &routerServer{p: p, dialer: link.NewDialer(proxies, states)}
+	s.dialer.Pool = link.Pool{Min: cfg.Pool.Min, Max: cfg.Pool.Max, Descriptors: budget}
 	s.router = router.New(router.Config{
 		BindAddress: cfg.BindAddress, Linker: linker{s.dialer}, Relay: p.relay, Park: cfg.Park,
 		Descriptors: budget, Log: p.log, Metrics: p.metrics,
@@ -87,6 +89,9 @@ func startRouter(ctx context.Context, p *process, proxies []link.Proxy, budget s
 			return nil, err
 		}
 		s.store = store
+	}
+	if err := s.openTrust(ctx); err != nil {
+		return nil, err
 	}
 	tokens, err := s.openTokens(ctx)
 	if err != nil {
@@ -108,6 +113,7 @@ func startRouter(ctx context.Context, p *process, proxies []link.Proxy, budget s
 		return nil, err
 	}
 	s.http = p.httpServer(handler)
+	s.http.TLSConfig = s.trust.https()
 	return s, nil
 }
 
@@ -151,6 +157,7 @@ func (s *routerServer) run(ctx context.Context, drain func() (context.Context, c
 	group.Go(func() error { return serveHTTP(serving, s.http, s.listener) })
 	group.Go(func() error { return s.registry.Run(serving) })
 	group.Go(func() error { s.dialer.Watch(serving, s.p.log); return nil })
+	s.trust.run(serving, group, s.dialer)
 	select {
 	case <-ctx.Done():
 	case <-serving.Done(): // one of them failed
@@ -185,6 +192,7 @@ func (s *routerServer) reload(cfg config.Config) {
 		"router.advertise":    is.Advertise != was.Advertise,
 		"router.ports":        is.Ports != was.Ports,
 		"router.state":        is.State != was.State,
+		"router.pool":         is.Pool != was.Pool,
 	})
 }
 
@@ -202,6 +210,7 @@ func (s *routerServer) parts(context.Context) []api.Part {
 	if s.p.cfg.Insecure {
 		parts = append(parts, api.Part{Name: "security", Detail: "insecure is set: no credentials, no encryption"})
 	}
+	parts = append(parts, s.trust.parts()...)
 	for _, p := range s.dialer.Proxies() {
 		part := api.Part{Name: "proxy " + p.Name, OK: p.State == ohrouter.ProxyUp, Detail: string(p.State)}
 		if p.State == ohrouter.ProxyDown && p.LastError != nil {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -24,6 +25,7 @@ import (
 
 	"github.com/ohrouter/oh-router/internal/api"
 	"github.com/ohrouter/oh-router/internal/config"
+	"github.com/ohrouter/oh-router/internal/identity"
 	"github.com/ohrouter/oh-router/internal/relay"
 	"github.com/ohrouter/oh-router/internal/socket"
 )
@@ -53,7 +55,7 @@ type process struct {
 // until a signal ends it: the first SIGTERM or SIGINT drains, a second one
 // exits at once, SIGHUP reloads.
 func serve(cmd *cobra.Command, role config.Role, environ []string, start func(context.Context, *process) (server, error)) error {
-	load := func() (config.Config, error) { return config.Load(role, cmd.Flags(), environ) }
+	load := func() (config.Config, error) { return config.Load(role, cmd.Flags(), environ, identified) }
 	cfg, err := load()
 	if err != nil {
 		return configFailure(err)
@@ -95,6 +97,27 @@ func serve(cmd *cobra.Command, role config.Role, environ []string, start func(co
 			}
 		}
 	}
+}
+
+// identified tells whether a role has an identity in its state directory.
+func identified(role config.Role, state string) bool {
+	if role == config.ProxyRole {
+		return identity.HasProxy(state)
+	}
+	return identity.HasRouter(state)
+}
+
+// credentials opens a role's credentials; nil when links and API go without. The
+// state directory is looked at when no certificate is configured.
+func (p *process) credentials(role identity.Role, state string, revoked func(*x509.Certificate) bool) (*identity.Credentials, error) {
+	files := identity.Files(p.cfg.Certificate)
+	if files.Cert == "" {
+		if state == "" || role == identity.Router && !identity.HasRouter(state) || role == identity.Proxy && !identity.HasProxy(state) {
+			return nil, nil
+		}
+		files = identity.In(state, role)
+	}
+	return identity.Open(identity.Config{Files: files, Role: role, Revoked: revoked, Log: p.log})
 }
 
 // configFailure returns the error of a wrong configuration: wrong use when a
@@ -174,8 +197,10 @@ func (p *process) reload(s server, load func() (config.Config, error)) {
 		p.log.Warn("check the configuration", "warning", w)
 	}
 	p.needRestart(map[string]bool{
-		"log_format": cfg.LogFormat != p.cfg.LogFormat,
-		"insecure":   cfg.Insecure != p.cfg.Insecure,
+		"log_format":    cfg.LogFormat != p.cfg.LogFormat,
+		"insecure":      cfg.Insecure != p.cfg.Insecure,
+		"link_security": cfg.LinkSecurity != p.cfg.LinkSecurity,
+		"tls_cert":      cfg.Certificate != p.cfg.Certificate,
 	})
 	p.level.Set(cfg.LogLevel)
 	p.cfg.DrainTimeout = cfg.DrainTimeout
@@ -235,7 +260,12 @@ func serveHTTP(ctx context.Context, s *http.Server, ln net.Listener) error {
 		}
 		stopped <- nil
 	})
-	err := s.Serve(netutil.LimitListener(ln, httpConnections()))
+	limited := netutil.LimitListener(ln, httpConnections())
+	serve := func() error { return s.Serve(limited) }
+	if s.TLSConfig != nil {
+		serve = func() error { return s.ServeTLS(limited, "", "") } // the settings have the certificate
+	}
+	err := serve()
 	if stop() || !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("serve HTTP on %v: %w", ln.Addr(), err)
 	}

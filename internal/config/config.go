@@ -52,7 +52,24 @@ type Common struct {
 	LogFormat    LogFormat
 	DrainTimeout time.Duration // how long sessions may finish after SIGTERM
 	Insecure     bool          // more than loopback may be used without credentials
+	LinkSecurity LinkSecurity
+	Certificate  Certificate
 }
+
+// LinkSecurity is what protects links.
+type LinkSecurity string
+
+// AutoSecurity is mutual TLS as soon as there is an identity, and nothing on
+// loopback without one. ExternalSecurity is what carries the links, a VPN for
+// example: they are plain TCP.
+const (
+	AutoSecurity     LinkSecurity = "auto"
+	ExternalSecurity LinkSecurity = "external"
+)
+
+// Certificate has the PEM files of an identity that was not made by oh-router;
+// all empty for one that is in the state directory.
+type Certificate struct{ Cert, Key, CA string }
 
 // LogFormat is how log lines look.
 type LogFormat string
@@ -74,8 +91,12 @@ type Router struct {
 	Park        time.Duration // 0 off
 	Quarantine  time.Duration
 	Proxies     []ProxyAddress
+	Pool        Pool
 	State       string // directory; "" keeps everything in memory
 }
+
+// Pool is how many warm links to each proxy there are, at least and at most.
+type Pool struct{ Min, Max int }
 
 // Ports is a range of ports, Low and High included.
 type Ports struct{ Low, High uint16 }
@@ -95,6 +116,7 @@ type Proxy struct {
 	Allow       *policy.List
 	Metrics     netip.AddrPort // the zero AddrPort: off
 	DialTimeout time.Duration
+	State       string // directory that has its identity; "" none
 }
 
 // ErrUsage is in the chain of an error that a flag or the environment caused,
@@ -121,7 +143,7 @@ func (p *Problem) Is(target error) bool { return target == ErrUsage && p.usage }
 // and that have been parsed, the environment in the form of [os.Environ], and
 // the file that either names. The error joins every [Problem] found; each is a
 // line of its text. Load may be called again to read a changed file.
-func Load(role Role, fs *pflag.FlagSet, environ []string) (Config, error) {
+func Load(role Role, fs *pflag.FlagSet, environ []string, has Identified) (Config, error) {
 	env := environment(environ)
 	given := defaults()
 	var problems []error
@@ -135,18 +157,13 @@ func Load(role Role, fs *pflag.FlagSet, environ []string) (Config, error) {
 
 	cfg, wrong := given.config()
 	problems = append(problems, wrong...)
-	if role != ProxyRole {
-		problems = append(problems, checkRouter(&cfg, given, role == RouterRole)...)
-	}
+	problems = append(problems, cfg.findState(role, given, env)...)
+	problems = append(problems, checkCertificate(&cfg, given)...)
+	secured := cfg.secured(role, has)
 	if role == ProxyRole {
-		problems = append(problems, checkProxy(&cfg, given)...)
-	}
-	if role == RouterRole {
-		state, err := stateDir(cfg.Router.State, env)
-		if err != nil {
-			problems = append(problems, given["router.state"].problem(err))
-		}
-		cfg.Router.State = state
+		problems = append(problems, checkProxy(&cfg, given, secured)...)
+	} else {
+		problems = append(problems, checkRouter(&cfg, given, role == RouterRole, secured)...)
 	}
 	if len(problems) > 0 {
 		return Config{}, errors.Join(problems...)
@@ -156,16 +173,52 @@ func Load(role Role, fs *pflag.FlagSet, environ []string) (Config, error) {
 	return cfg, nil
 }
 
-// Check reads a file as every role would and returns all that is wrong with
-// it, joined; each [Problem] is a line of the error's text.
-func Check(path string) error {
+// findState works out where a role keeps its state.
+func (c *Config) findState(role Role, given values, env map[string]string) []error {
+	dir, key := &c.Router.State, "router.state"
+	switch role {
+	case Up:
+		return nil
+	case ProxyRole:
+		dir, key = &c.Proxy.State, "proxy.state"
+	}
+	state, err := stateDir(*dir, env)
+	*dir = state
+	if err != nil && role == RouterRole { // a proxy can do without
+		return []error{given[key].problem(err)}
+	}
+	return nil
+}
+
+// checkCertificate returns what is missing of a certificate.
+func checkCertificate(c *Config, given values) []error {
+	files := map[string]string{"tls_cert": c.Certificate.Cert, "tls_key": c.Certificate.Key, "tls_ca": c.Certificate.CA}
+	if c.Certificate == (Certificate{}) {
+		return nil
+	}
+	for _, key := range []string{"tls_cert", "tls_key", "tls_ca"} {
+		if files[key] == "" {
+			return []error{given[key].problem(fmt.Errorf("%s is missing: tls_cert, tls_key and tls_ca belong together", key))}
+		}
+	}
+	return nil
+}
+
+// Check reads a file as every role would on this machine, in an environment in
+// the form of [os.Environ], and returns all that is wrong with it, joined; each
+// [Problem] is a line of the error's text.
+func Check(path string, environ []string, has Identified) error {
 	given := defaults()
 	fromFile, problems := readFile(path)
 	given.add(fromFile)
 	cfg, wrong := given.config()
 	problems = append(problems, wrong...)
-	problems = append(problems, checkRouter(&cfg, given, true)...)
-	problems = append(problems, checkProxy(&cfg, given)...)
+	env := environment(environ)
+	_ = cfg.findState(RouterRole, given, env) // without a home directory: no fault of the file
+	_ = cfg.findState(ProxyRole, given, env)
+	problems = append(problems, checkCertificate(&cfg, given)...)
+	problems = append(problems, checkRouter(&cfg, given, true, cfg.secured(RouterRole, has))...)
+	problems = append(problems, checkProxy(&cfg, given, cfg.secured(ProxyRole, has))...)
 	return errors.Join(problems...)
 }
 
@@ -177,7 +230,7 @@ func (c *Config) narrow(role Role) {
 	case ProxyRole:
 		c.Router = Router{}
 	case Up:
-		c.Router.Proxies, c.Router.State = nil, ""
+		c.Router.Proxies, c.Router.State, c.Router.Pool = nil, "", Pool{}
 		c.Proxy = Proxy{Allow: policy.Everything(), DialTimeout: c.Proxy.DialTimeout}
 	}
 }

@@ -26,7 +26,7 @@ func load(tb testing.TB, role Role, environ []string, args ...string) (Config, e
 	if err := fs.Parse(args); err != nil {
 		tb.Fatalf("parse %q: %v", args, err)
 	}
-	return Load(role, fs, append([]string{"HOME=/home/someone"}, environ...))
+	return Load(role, fs, append([]string{"HOME=/home/someone"}, environ...), nil)
 }
 
 func mustLoad(tb testing.TB, role Role, environ []string, args ...string) Config {
@@ -55,7 +55,7 @@ func diff(want, got Config) string {
 }
 
 func TestDefaults(t *testing.T) {
-	common := Common{LogLevel: slog.LevelInfo, LogFormat: AutoLog, DrainTimeout: 30 * time.Second}
+	common := Common{LogLevel: slog.LevelInfo, LogFormat: AutoLog, DrainTimeout: 30 * time.Second, LinkSecurity: AutoSecurity}
 	router := Router{
 		Listen:      netip.MustParseAddrPort("127.0.0.1:8080"),
 		BindAddress: netip.MustParseAddr("127.0.0.1"),
@@ -67,12 +67,13 @@ func TestDefaults(t *testing.T) {
 	}
 	up := Config{Common: common, Router: router, Proxy: Proxy{Allow: policy.Everything(), DialTimeout: 5 * time.Second}}
 	router.Proxies = []ProxyAddress{{"127.0.0.1:9000", "127.0.0.1:9000"}}
-	router.State = "/home/someone/.local/state/oh-router"
+	router.State, router.Pool = "/home/someone/.local/state/oh-router", Pool{1, 64}
 	for role, want := range map[Role]Config{
 		Up:         up,
 		RouterRole: {Common: common, Router: router},
 		ProxyRole: {Common: common, Proxy: Proxy{
 			Listen: netip.MustParseAddrPort("127.0.0.1:9000"), DialTimeout: 5 * time.Second,
+			State: router.State,
 		}},
 	} {
 		if d := diff(want, mustLoad(t, role, nil)); d != "" {

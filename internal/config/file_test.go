@@ -34,8 +34,8 @@ func TestReferenceIsTrue(t *testing.T) {
 			t.Errorf("reference.yaml is not the defaults of %s (-default +file):\n%s", role, d)
 		}
 	}
-	if err := Check(path); err != nil {
-		t.Errorf("Check(reference.yaml): %v", err)
+	if err := Check(path, nil, nil); err != nil {
+		t.Errorf("Check(reference.yaml, nil, nil): %v", err)
 	}
 }
 
@@ -66,8 +66,8 @@ func TestReferenceSaysWhatHelpSays(t *testing.T) {
 
 func TestFlagsAreOfTheContract(t *testing.T) {
 	for role, want := range map[Role]string{
-		RouterRole: "advertise bind-address config drain-timeout idle-timeout insecure listen log-format log-level park ports proxy quarantine state",
-		ProxyRole:  "allow config dial-timeout drain-timeout insecure listen log-format log-level metrics",
+		RouterRole: "advertise bind-address config drain-timeout idle-timeout insecure link-security listen log-format log-level park pool ports proxy quarantine state tls-ca tls-cert tls-key",
+		ProxyRole:  "allow config dial-timeout drain-timeout insecure link-security listen log-format log-level metrics state tls-ca tls-cert tls-key",
 		Up:         "advertise bind-address config dial-timeout drain-timeout idle-timeout insecure listen log-format log-level park ports quarantine",
 	} {
 		fs := pflag.NewFlagSet("test", pflag.ContinueOnError)
@@ -93,13 +93,13 @@ func TestCheck(t *testing.T) {
 		{"scalar", "hello", "FILE: line 1: it is not a list of keys and values, as in \"log_level: info\""},
 		{"list", "- a\n", "FILE: line 1: it is not a list of keys and values, as in \"log_level: info\""},
 		{"section as text", "router: x\n", "FILE:router: line 1: it is not a list of keys and values, as in \"log_level: info\""},
-		{"unknown", "colour: red\n", "FILE:colour: line 1: there is no such key; there are log_level, log_format, drain_timeout, insecure, the sections router and proxy"},
-		{"unknown in section", "proxy:\n  colour: red\n", "FILE:proxy.colour: line 2: there is no such key; there are listen, allow, metrics, dial_timeout"},
+		{"unknown", "colour: red\n", "FILE:colour: line 1: there is no such key; there are log_level, log_format, drain_timeout, insecure, link_security, tls_cert, tls_key, tls_ca, the sections router and proxy"},
+		{"unknown in section", "proxy:\n  colour: red\n", "FILE:proxy.colour: line 2: there is no such key; there are listen, allow, metrics, dial_timeout, state"},
 		{"wrong section", "proxy:\n  idle_timeout: 5m\n", "FILE:proxy.idle_timeout: line 2: there is no such key, but there is idle_timeout in the section router"},
 		{"not in its section", "listen: x\n", "FILE:listen: line 1: there is no such key, but there is listen in the section router and listen in the section proxy"},
 		{"dotted", "router.ports: 1-2\n", "FILE:router.ports: line 1: there is no such key, but there is ports in the section router"},
 		{"hyphen", "log-level: info\n", "FILE:log-level: line 1: there is no such key, but there is log_level at the top of the file"},
-		{"strange key", "\"a\\nb\": 1\n", `FILE:"a\nb": line 1: there is no such key; there are log_level, log_format, drain_timeout, insecure, the sections router and proxy`},
+		{"strange key", "\"a\\nb\": 1\n", `FILE:"a\nb": line 1: there is no such key; there are log_level, log_format, drain_timeout, insecure, link_security, tls_cert, tls_key, tls_ca, the sections router and proxy`},
 		{"twice", "log_level: info\nlog_level: info\n", "FILE:log_level: line 2: it stands here a second time, after line 1"},
 		{"no value", "router:\n  listen:\n", "FILE:router.listen: line 2: it has no value: give one, or leave out the line for the default"},
 		{"list for one", "log_level: [info]\n", "FILE:log_level: line 1: it takes one value, not a list or a section"},
@@ -111,18 +111,18 @@ func TestCheck(t *testing.T) {
 		{"syntax", "router:\n  listen: [\n", "FILE: line 2: did not find expected node content (a value that begins with * or [ goes in quotes)"},
 		{"glob without quotes", "proxy:\n  allow:\n    - *.internal:80\n", "FILE: line 3: did not find expected alphabetic or numeric character (a value that begins with * or [ goes in quotes)"},
 		{"all at once", "log_level: loud\nrouter:\n  ports: 9\n  park: 1m\n  listen: :8080\nproxy:\n  metrics: 10.0.0.1:1\nx: 1\n", "" +
-			"FILE:x: line 8: there is no such key; there are log_level, log_format, drain_timeout, insecure, the sections router and proxy\n" +
+			"FILE:x: line 8: there is no such key; there are log_level, log_format, drain_timeout, insecure, link_security, tls_cert, tls_key, tls_ca, the sections router and proxy\n" +
 			"FILE:log_level: \"loud\" is not a level: debug, info, warn or error\n" +
 			"FILE:router.park: 1m is too long: it may be 30s at most\n" +
-			"FILE:router.listen: 0.0.0.0 (all addresses) is not a loopback address, and links and API carry no credentials yet: use one such as 127.0.0.1:8080, or accept the risk with --insecure\n" +
-			"FILE:proxy.metrics: 10.0.0.1 is not a loopback address, and links and API carry no credentials yet: use one such as 127.0.0.1:9100, or accept the risk with --insecure"},
+			"FILE:router.listen: 0.0.0.0 (all addresses) is not a loopback address, and there is no certificate to secure it with: make one with 'oh-router ca init', use one such as 127.0.0.1:8080, or accept the risk with --insecure\n" +
+			"FILE:proxy.metrics: 10.0.0.1 is not a loopback address, and metrics are served to everybody, in the clear: use one such as 127.0.0.1:9100, or accept the risk with --insecure"},
 		{"insecure", "insecure: true\nrouter: {listen: ':8080', proxy: ['proxy.example:9000']}\nproxy: {listen: '10.0.0.1:9000'}\n", ""},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			path := writeFile(t, tt.text)
 			var got string
-			if err := Check(path); err != nil {
+			if err := Check(path, nil, nil); err != nil {
 				got = strings.ReplaceAll(err.Error(), path, "FILE")
 				if errors.Is(err, ErrUsage) {
 					t.Error("the error is ErrUsage, but a file caused it")
@@ -137,17 +137,17 @@ func TestCheck(t *testing.T) {
 
 func TestFilesThatCannotBeRead(t *testing.T) {
 	missing := t.TempDir() + "/none.yaml"
-	if err := Check(missing); err == nil || !strings.Contains(err.Error(), missing) {
+	if err := Check(missing, nil, nil); err == nil || !strings.Contains(err.Error(), missing) {
 		t.Errorf("Check of a missing file = %v, want an error with its name", err)
 	}
 	if _, err := load(t, Up, nil, "-c", missing); err == nil || !strings.Contains(err.Error(), missing) {
 		t.Errorf("Load of a missing file = %v, want an error with its name", err)
 	}
-	if err := Check(t.TempDir()); err == nil {
+	if err := Check(t.TempDir(), nil, nil); err == nil {
 		t.Error("Check of a directory succeeds")
 	}
 	big := writeFile(t, strings.Repeat("#", maxFile+1))
-	if err := Check(big); err == nil || !strings.Contains(err.Error(), "1 MiB") {
+	if err := Check(big, nil, nil); err == nil || !strings.Contains(err.Error(), "1 MiB") {
 		t.Errorf("Check of a big file = %v, want an error with the limit", err)
 	}
 }
@@ -169,14 +169,14 @@ func FuzzFile(f *testing.F) {
 		all.add(given)
 		c, wrong := all.config()
 		problems = append(problems, wrong...)
-		problems = append(problems, checkRouter(&c, all, true)...)
-		problems = append(problems, checkProxy(&c, all)...)
+		problems = append(problems, checkRouter(&c, all, true, false)...)
+		problems = append(problems, checkProxy(&c, all, false)...)
 		for _, p := range problems {
 			if s := p.Error(); !strings.HasPrefix(s, "F:") || strings.ContainsAny(s, "\n\r\x00") || len(s) > 1000 {
 				t.Errorf("a problem of %q is %q, want one line that begins with the file", text, s)
 			}
 		}
-		if len(problems) == 0 && !c.Insecure && !(c.Router.Listen.Addr().IsLoopback() && c.Proxy.Listen.Addr().IsLoopback()) {
+		if len(problems) == 0 && !c.Insecure && c.LinkSecurity == AutoSecurity && !(c.Router.Listen.Addr().IsLoopback() && c.Proxy.Listen.Addr().IsLoopback()) {
 			t.Errorf("%q listens beyond loopback without insecure: %+v", text, c)
 		}
 	})

@@ -7,24 +7,41 @@ import (
 	"github.com/ohrouter/oh-router"
 )
 
+// Identified tells whether a state directory has the identity of a role, with
+// which it need not stay on loopback.
+type Identified func(role Role, state string) bool
+
+// secured tells whether a role has credentials: certificates of its own, or an
+// identity in its state directory.
+func (c *Config) secured(role Role, has Identified) bool {
+	state := c.Router.State
+	if role == ProxyRole {
+		state = c.Proxy.State
+	}
+	return c.Certificate.Cert != "" || role != Up && state != "" && has != nil && has(role, state)
+}
+
 // checkRouter works out what follows from other settings and returns what a
 // router would not be safe with. dials tells whether it dials the proxies
 // that are configured.
-func checkRouter(c *Config, v values, dials bool) (problems []error) {
+func checkRouter(c *Config, v values, dials, secured bool) (problems []error) {
 	r := &c.Router
-	if !r.BindAddress.IsValid() {
+	asked := r.BindAddress.IsValid()
+	if !asked {
 		r.BindAddress = r.Listen.Addr()
-	} else if !c.Insecure {
-		problems = append(problems, onLoopback(v["router.bind_address"], r.BindAddress, "127.0.0.1")...)
 	}
 	if r.Advertise == "" && r.BindAddress.IsValid() && !r.BindAddress.IsUnspecified() {
 		r.Advertise = r.BindAddress.String()
 	}
-	if c.Insecure {
-		return problems
+	if c.Insecure || secured {
+		return nil
 	}
-	problems = append(problems, onLoopback(v["router.listen"], r.Listen.Addr(), "127.0.0.1:8080")...)
-	if !dials {
+	const remedy = "make one with 'oh-router ca init'"
+	if asked {
+		problems = append(problems, onLoopback(v["router.bind_address"], r.BindAddress, "127.0.0.1", remedy)...)
+	}
+	problems = append(problems, onLoopback(v["router.listen"], r.Listen.Addr(), "127.0.0.1:8080", remedy)...)
+	if !dials || c.LinkSecurity == ExternalSecurity {
 		return problems
 	}
 	for _, p := range r.Proxies {
@@ -33,30 +50,41 @@ func checkRouter(c *Config, v values, dials bool) (problems []error) {
 			continue // what does not parse has been reported
 		}
 		problems = append(problems, v["router.proxy"].problem(fmt.Errorf(
-			"%s is not a loopback address, and links carry no credentials yet: reach the proxy through SSH or a VPN that ends on loopback, or accept the risk with --insecure", p.Address)))
+			"%s is not a loopback address, and there is no certificate to secure links with: %s, say --link-security external if a VPN such as WireGuard carries them, or accept the risk with --insecure", p.Address, remedy)))
 	}
 	return problems
 }
 
 // checkProxy returns what a proxy would not be safe with.
-func checkProxy(c *Config, v values) (problems []error) {
+func checkProxy(c *Config, v values, secured bool) (problems []error) {
 	if c.Insecure {
 		return nil
 	}
-	problems = onLoopback(v["proxy.listen"], c.Proxy.Listen.Addr(), "127.0.0.1:9000")
-	return append(problems, onLoopback(v["proxy.metrics"], c.Proxy.Metrics.Addr(), "127.0.0.1:9100")...)
+	if !secured && c.LinkSecurity != ExternalSecurity {
+		problems = onLoopback(v["proxy.listen"], c.Proxy.Listen.Addr(), "127.0.0.1:9000",
+			"get one with 'oh-router proxy enroll', say --link-security external if a VPN such as WireGuard carries the links")
+	}
+	if a := c.Proxy.Metrics.Addr(); a.IsValid() && !a.IsLoopback() {
+		problems = append(problems, v["proxy.metrics"].problem(fmt.Errorf(
+			"%s is not a loopback address, and metrics are served to everybody, in the clear: use one such as 127.0.0.1:9100, or accept the risk with --insecure", spelt(a))))
+	}
+	return problems
 }
 
 // onLoopback returns a problem if addr is one that other machines reach. The
 // zero Addr is none, or has been reported.
-func onLoopback(g given, addr netip.Addr, better string) []error {
+func onLoopback(g given, addr netip.Addr, better, remedy string) []error {
 	if !addr.IsValid() || addr.IsLoopback() {
 		return nil
 	}
-	said := addr.String()
-	if addr.IsUnspecified() {
-		said += " (all addresses)"
-	}
 	return []error{g.problem(fmt.Errorf(
-		"%s is not a loopback address, and links and API carry no credentials yet: use one such as %s, or accept the risk with --insecure", said, better))}
+		"%s is not a loopback address, and there is no certificate to secure it with: %s, use one such as %s, or accept the risk with --insecure", spelt(addr), remedy, better))}
+}
+
+// spelt returns an address as a person may know it.
+func spelt(a netip.Addr) string {
+	if a.IsUnspecified() {
+		return a.String() + " (all addresses)"
+	}
+	return a.String()
 }

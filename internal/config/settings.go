@@ -60,6 +60,22 @@ func commonSettings() []setting {
 			key: "insecure", roles: all, def: "false",
 			help: "permit addresses beyond loopback, although API and links are neither encrypted nor authenticated",
 			set:  one(func(c *Config, v string) (err error) { c.Insecure, err = parseBool(v); return }),
+		}, {
+			key: "link_security", roles: []Role{RouterRole, ProxyRole}, arg: "MODE", def: "auto",
+			help: "auto: links use mutual TLS when there is a certificate; external: a VPN protects them, and they are plain TCP",
+			set:  one(func(c *Config, v string) (err error) { c.LinkSecurity, err = parseLinkSecurity(v); return }),
+		}, {
+			key: "tls_cert", roles: []Role{RouterRole, ProxyRole}, arg: "FILE",
+			help: "certificate of this machine in PEM form, followed when it changes; the one in the state directory by default",
+			set:  one(func(c *Config, v string) error { c.Certificate.Cert = v; return nil }),
+		}, {
+			key: "tls_key", roles: []Role{RouterRole, ProxyRole}, arg: "FILE",
+			help: "private key of tls_cert, in PEM form",
+			set:  one(func(c *Config, v string) error { c.Certificate.Key = v; return nil }),
+		}, {
+			key: "tls_ca", roles: []Role{RouterRole, ProxyRole}, arg: "FILE",
+			help: "CAs that the other side's certificate is to be of, in PEM form",
+			set:  one(func(c *Config, v string) error { c.Certificate.CA = v; return nil }),
 		},
 	}
 }
@@ -109,6 +125,10 @@ func routerSettings() []setting {
 			help: "proxy to dial; may be repeated",
 			set:  func(c *Config, v []string) (err error) { c.Router.Proxies, err = parseProxies(v); return },
 		}, {
+			key: "router.pool", roles: []Role{RouterRole}, arg: "MIN-MAX", def: "1-64",
+			help: "how many links to each proxy are made ahead of their sessions, MIN-MAX; 0-0 none",
+			set:  one(func(c *Config, v string) (err error) { c.Router.Pool, err = parsePool(v); return }),
+		}, {
 			key: "router.state", roles: []Role{RouterRole}, arg: "DIR",
 			help: "keep bindings, ports and resting ports here across restarts, or none for memory only; $STATE_DIRECTORY by default, else the XDG state folder",
 			set:  one(func(c *Config, v string) error { c.Router.State = v; return nil }),
@@ -137,6 +157,10 @@ func proxySettings() []setting {
 				c.Proxy.DialTimeout, err = parseDuration(v, 1, time.Minute)
 				return
 			}),
+		}, {
+			key: "proxy.state", roles: []Role{ProxyRole}, arg: "DIR",
+			help: "where 'oh-router proxy enroll' has put this machine's certificate, or none; $STATE_DIRECTORY by default, else the XDG state folder",
+			set:  one(func(c *Config, v string) error { c.Proxy.State = v; return nil }),
 		},
 	}
 }

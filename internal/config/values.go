@@ -40,6 +40,32 @@ func parseLogFormat(s string) (LogFormat, error) {
 	return "", fmt.Errorf("%.60q is not a log format: text, json or auto", s)
 }
 
+// maxPool is the most warm links to one proxy: a proxy takes 1,024 of a router
+// that are not acknowledged, checks included.
+const maxPool = 256
+
+func parsePool(s string) (p Pool, err error) {
+	low, high, ok := strings.Cut(s, "-")
+	if ok {
+		p.Min, err = strconv.Atoi(low)
+	}
+	if ok && err == nil {
+		p.Max, err = strconv.Atoi(high)
+	}
+	if !ok || err != nil || p.Min < 0 || p.Min > p.Max || p.Max > maxPool {
+		return Pool{}, fmt.Errorf("%.60q is not MIN-MAX with 0 <= MIN <= MAX <= %d, such as 1-64", s, maxPool)
+	}
+	return p, nil
+}
+
+func parseLinkSecurity(s string) (LinkSecurity, error) {
+	switch m := LinkSecurity(s); m {
+	case AutoSecurity, ExternalSecurity:
+		return m, nil
+	}
+	return "", fmt.Errorf("%q is neither auto nor external", s)
+}
+
 func parseBool(s string) (bool, error) {
 	b, err := strconv.ParseBool(s)
 	if err != nil {

@@ -80,8 +80,11 @@ func (c *Credentials) client(d demand, protocols ...string) *tls.Config {
 
 func (c *Credentials) server(d demand, protocols ...string) *tls.Config {
 	return &tls.Config{
-		MinVersion:       tls.VersionTLS13,
-		NextProtos:       protocols,
+		MinVersion: tls.VersionTLS13,
+		NextProtos: protocols,
+
+		DynamicRecordSizingDisabled: true, // see dialling
+
 		ClientAuth:       tls.RequestClientCert, // what is required, and why not, VerifyConnection says
 		VerifyConnection: func(s tls.ConnectionState) error { return c.current.Load().check(s, d, c.cfg.Revoked) },
 	}
@@ -99,6 +102,9 @@ func dialling(check func(tls.ConnectionState) error, protocols ...string) *tls.C
 		// fixed beforehand. check verifies the chain, and an identity instead.
 		InsecureSkipVerify: true,
 		VerifyConnection:   check,
+		// Small records at the beginning are for browsers that show a page as
+		// it comes; each costs a write.
+		DynamicRecordSizingDisabled: true,
 	}
 }
 

@@ -129,9 +129,15 @@ func (d *Dialer) connect(ctx context.Context, p *proxy) (*Link, error) {
 	ctx, cancel := context.WithTimeout(ctx, Timeout)
 	defer cancel()
 	begin := time.Now()
-	conn, err := d.connectWith(ctx, p, false)
-	if err != nil && d.TLS != nil && d.TLS(p.Proxy, true) != d.TLS(p.Proxy, false) {
-		conn, err = d.connectWith(ctx, p, true)
+	var settings *tls.Config
+	if d.TLS != nil {
+		settings = d.TLS(p.Proxy, false)
+	}
+	conn, err := connectWith(ctx, p, settings)
+	if err != nil && d.TLS != nil {
+		if again := d.TLS(p.Proxy, true); again != settings {
+			conn, err = connectWith(ctx, p, again)
+		}
 	}
 	if err != nil {
 		return nil, d.explain(err)
@@ -140,16 +146,17 @@ func (d *Dialer) connect(ctx context.Context, p *proxy) (*Link, error) {
 	return d.newLink(p, conn), nil
 }
 
-func (d *Dialer) connectWith(ctx context.Context, p *proxy, again bool) (net.Conn, error) {
+// connectWith connects to a proxy with these settings; nil is plain TCP.
+func connectWith(ctx context.Context, p *proxy, settings *tls.Config) (net.Conn, error) {
 	conn, err := socket.Dial(ctx, p.Address)
 	if err != nil {
 		return nil, err
 	}
 	p.reached(conn.RemoteAddr().(*net.TCPAddr).AddrPort())
-	if d.TLS == nil {
+	if settings == nil {
 		return conn, nil
 	}
-	secure := tls.Client(socket.NewTransport(conn), d.TLS(p.Proxy, again))
+	secure := tls.Client(socket.NewTransport(conn), settings)
 	if err := secure.HandshakeContext(ctx); err != nil {
 		socket.Abort(conn)
 		return nil, err

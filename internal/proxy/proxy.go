@@ -4,6 +4,7 @@ package proxy
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"log/slog"
 	"net"
@@ -26,6 +27,8 @@ type Config struct {
 	DialTimeout time.Duration // for resolving and connecting together
 	Descriptors socket.Budget // a session takes two
 	States      *link.States
+	TLS         *tls.Config                                                  // of links; nil is plain TCP
+	Explain     func(error) error                                            // finds better errors for handshakes of TLS; nil none
 	Relay       *relay.Engine                                                // carries the sessions; closed after Shutdown
 	Resolve     func(ctx context.Context, host string) ([]netip.Addr, error) // nil: the system's resolver
 	Log         *slog.Logger
@@ -55,10 +58,9 @@ type Proxy struct {
 // New returns a proxy that serves nothing yet.
 func New(cfg Config) *Proxy {
 	p := &Proxy{
-		cfg:      cfg,
-		acceptor: &link.Acceptor{States: cfg.States, Patience: cfg.DialTimeout},
-		links:    make(map[*session]struct{}),
-		idle:     make(chan struct{}),
+		cfg:   cfg,
+		links: make(map[*session]struct{}),
+		idle:  make(chan struct{}),
 		dialSeconds: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:    "ohrouter_dial_seconds",
 			Help:    "Time to resolve and connect to a target, failures included.",
@@ -68,6 +70,7 @@ func New(cfg Config) *Proxy {
 	p.allow.Store(cfg.Allow)
 	p.ctx, p.stop = context.WithCancel(context.Background())
 	p.taking, p.drain = context.WithCancel(p.ctx)
+	p.acceptor = &link.Acceptor{States: cfg.States, Patience: cfg.DialTimeout, TLS: cfg.TLS, Explain: cfg.Explain, Draining: p.taking.Done()}
 	cfg.Metrics.MustRegister(p.dialSeconds)
 	return p
 }

@@ -47,9 +47,9 @@ func (p *Proxy) accepted(c relay.Conn) {
 	}
 	p.links[s] = struct{}{}
 	p.wg.Add(1) // for end
-	s.onLoop = c.OnLoop()
+	s.onLoop = c.OnLoop() && p.cfg.TLS == nil
 	p.mu.Unlock()
-	if !c.OnLoop() {
+	if !s.onLoop {
 		s.take(c, nil)
 		return
 	}

@@ -1,0 +1,62 @@
+package identity
+
+import (
+	"crypto/tls"
+	"errors"
+	"sync/atomic"
+)
+
+// Links has the settings for links to one proxy. It is made by
+// [Credentials.Links] and safe for concurrent use.
+//
+// The key exchange is most of what a handshake costs, and the one that no
+// quantum computer breaks costs three times that of a curve. But the secrets of
+// a resumed session also come from those of the session that it resumes (RFC
+// 8446, section 2.2): when that was safe, so is what follows, and a curve is
+// enough to have fresh keys. So whoever can resume offers a curve alone, and
+// takes nothing but a resumed session for it.
+type Links struct {
+	whole, resumed *tls.Config
+	sessions       *sessionCache
+}
+
+// Links returns the settings of a router that makes links to the proxy of a
+// name, or to any proxy of the CA for "".
+func (c *Credentials) Links(proxy string) *Links {
+	l := &Links{whole: c.LinkClient(proxy), sessions: &sessionCache{}}
+	l.sessions.ClientSessionCache = l.whole.ClientSessionCache
+	l.whole.ClientSessionCache = l.sessions
+	l.resumed = l.whole.Clone()
+	l.resumed.CurvePreferences = []tls.CurveID{tls.CurveP256}
+	l.resumed.VerifyConnection = func(s tls.ConnectionState) error {
+		if !s.DidResume {
+			return errNotResumed
+		}
+		return l.whole.VerifyConnection(s)
+	}
+	return l
+}
+
+// errNotResumed is why a handshake is begun anew, as a whole.
+var errNotResumed = errors.New("the proxy does not resume the session")
+
+// Settings returns the settings of the next handshake; again tells that the one
+// before has failed.
+func (l *Links) Settings(again bool) *tls.Config {
+	if again || !l.sessions.some.Load() {
+		return l.whole
+	}
+	return l.resumed
+}
+
+// sessionCache knows whether there is a session to resume.
+type sessionCache struct {
+	tls.ClientSessionCache
+	some atomic.Bool
+}
+
+// Put implements tls.ClientSessionCache.
+func (c *sessionCache) Put(key string, s *tls.ClientSessionState) {
+	c.some.Store(s != nil)
+	c.ClientSessionCache.Put(key, s)
+}
