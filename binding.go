@@ -40,6 +40,11 @@ func (o Optional) MarshalJSON() ([]byte, error) {
 	return json.Marshal(string(o))
 }
 
+// ProxyProtocolV2 is the value of a binding's ProxyProtocol that has targets
+// told who the client is, with a header of version 2 of the PROXY protocol
+// before the client's first byte.
+const ProxyProtocolV2 = "v2"
+
 // BindingSpec is what a bind call asks for. The zero value of a field means
 // "as it is" for an existing binding and "the default" for a new one.
 type BindingSpec struct {
@@ -52,6 +57,8 @@ type BindingSpec struct {
 	MaxSessions int               `json:"max_sessions,omitempty"` // 0 no limit
 	Labels      map[string]string `json:"labels,omitempty"`
 	Check       *bool             `json:"check,omitempty"` // nil is true
+
+	ProxyProtocol string `json:"proxy_protocol,omitempty"` // ProxyProtocolV2, or "" for none
 
 	// AllowRequester adds the address that makes the call to Allow. In JSON it
 	// is the word requester there, which the API replaces.
@@ -99,7 +106,8 @@ type Binding struct {
 	Allow         []netip.Prefix    `json:"allow"`        // never nil
 	MaxSessions   int               `json:"max_sessions"` // 0 no limit
 	Labels        map[string]string `json:"labels"`       // never nil
-	Sessions      int               `json:"sessions"`     // open now
+	ProxyProtocol Optional          `json:"proxy_protocol"`
+	Sessions      int               `json:"sessions"` // open now
 	SessionsTotal uint64            `json:"sessions_total"`
 	BytesUp       uint64            `json:"bytes_up"` // client → target, live
 	BytesDown     uint64            `json:"bytes_down"`

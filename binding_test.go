@@ -37,7 +37,7 @@ func TestBindingJSON(t *testing.T) {
 		Address: "10.0.0.5:20007", Host: "10.0.0.5", Port: 20007, State: BindingActive,
 		CreatedAt: at, LastUsedAt: at, IdleTimeout: Duration(5 * time.Minute), ExpiresAt: &at,
 		Allow: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}, MaxSessions: 3, Labels: map[string]string{"team": "data"},
-		Sessions: 1, SessionsTotal: 2, BytesUp: 3, BytesDown: 4,
+		ProxyProtocol: ProxyProtocolV2, Sessions: 1, SessionsTotal: 2, BytesUp: 3, BytesDown: 4,
 		LastCheck: &Check{OK: true, Resolved: "10.1.0.9:3306", Duration: Duration(1500 * time.Microsecond), At: at},
 		LastError: &Failure{Code: TargetRefused, Message: "nothing listens", At: at},
 	}
@@ -46,7 +46,7 @@ func TestBindingJSON(t *testing.T) {
 		"address": "10.0.0.5:20007", "host": "10.0.0.5", "port": 20007, "state": "active",
 		"created_at": "2026-03-01T12:00:00Z", "last_used_at": "2026-03-01T12:00:00Z",
 		"idle_timeout": "5m0s", "expires_at": "2026-03-01T12:00:00Z",
-		"allow": ["10.0.0.0/8"], "max_sessions": 3, "labels": {"team": "data"},
+		"allow": ["10.0.0.0/8"], "max_sessions": 3, "labels": {"team": "data"}, "proxy_protocol": "v2",
 		"sessions": 1, "sessions_total": 2, "bytes_up": 3, "bytes_down": 4,
 		"last_check": {"ok": true, "resolved": "10.1.0.9:3306", "duration": "1.5ms", "at": "2026-03-01T12:00:00Z"},
 		"last_error": {"code": "target_refused", "message": "nothing listens", "at": "2026-03-01T12:00:00Z"}
@@ -61,7 +61,7 @@ func TestBindingJSONAbsent(t *testing.T) {
 	diffJSON(t, b, `{
 		"id": "b1", "owner": null, "target": "[::1]:80", "proxy":null, "address": "", "host": "", "port": 0, "state": "draining",
 		"created_at": "2026-03-01T12:00:00Z", "last_used_at": "2026-03-01T12:00:00Z",
-		"idle_timeout": "0s", "expires_at": null, "allow": [], "max_sessions": 0, "labels": {},
+		"idle_timeout": "0s", "expires_at": null, "allow": [], "max_sessions": 0, "labels": {}, "proxy_protocol": null,
 		"sessions": 0, "sessions_total": 0, "bytes_up": 0, "bytes_down": 0, "last_check": null, "last_error": null
 	}`)
 }

@@ -24,6 +24,8 @@ type bindFlags struct {
 	maxSessions int
 	labels      []string
 	noCheck     bool
+
+	proxyProtocol string
 }
 
 // newBindCommand returns "oh-router bind".
@@ -75,6 +77,7 @@ func (f *bindFlags) add(cmd *cobra.Command) {
 	flags.StringSliceVar(&f.allow, "allow", nil, "`CIDR` or address that may connect, or requester for the one that makes this call, repeatable (default anybody; requester if the API is not on loopback)")
 	flags.IntVar(&f.maxSessions, "max-sessions", 0, "`NUMBER` of sessions that may be open at once (default no limit)")
 	flags.StringArrayVar(&f.labels, "label", nil, "`KEY=VALUE` to remember with the binding, repeatable")
+	flags.StringVar(&f.proxyProtocol, "proxy-protocol", "", "tell the target each client's address, with a PROXY protocol header of this `VERSION`: v2")
 	flags.BoolVar(&f.noCheck, "no-check", false, "answer without connecting to the target first")
 }
 
@@ -92,7 +95,10 @@ func (f *bindFlags) spec(cmd *cobra.Command, target string) (ohrouter.BindingSpe
 	if err != nil {
 		return spec, err
 	}
-	spec = ohrouter.BindingSpec{Target: t, Proxy: f.proxy, Port: f.port, TTL: f.ttl, MaxSessions: f.maxSessions}
+	spec = ohrouter.BindingSpec{Target: t, Proxy: f.proxy, Port: f.port, TTL: f.ttl, MaxSessions: f.maxSessions, ProxyProtocol: f.proxyProtocol}
+	if f.proxyProtocol != "" && f.proxyProtocol != ohrouter.ProxyProtocolV2 {
+		return spec, usageErrorf("--proxy-protocol %q is none: there is %s", f.proxyProtocol, ohrouter.ProxyProtocolV2)
+	}
 	for name, value := range map[string]int64{"idle-timeout": int64(f.idleTimeout), "ttl": int64(f.ttl), "max-sessions": int64(f.maxSessions)} {
 		if value < 0 {
 			return spec, usageErrorf("--%s must not be negative", name)

@@ -119,7 +119,7 @@ func (f *fakeAPI) bind(w http.ResponseWriter, r *http.Request) {
 	b := ohrouter.Binding{
 		ID: fmt.Sprintf("b%d", len(f.bindings)+1), Target: spec.Target, Proxy: ohrouter.Optional(spec.Proxy), Host: "127.0.0.1",
 		Port: 20000 + uint16(len(f.bindings)), State: ohrouter.BindingActive, CreatedAt: created, LastUsedAt: created,
-		Allow: spec.Allow, MaxSessions: spec.MaxSessions, Labels: spec.Labels,
+		Allow: spec.Allow, MaxSessions: spec.MaxSessions, Labels: spec.Labels, ProxyProtocol: ohrouter.Optional(spec.ProxyProtocol),
 	}
 	if spec.Port != 0 {
 		b.Port = spec.Port

@@ -21,6 +21,7 @@ func TestUsageErrors(t *testing.T) {
 		{"bind db:1 --ttl 8", "is not a duration such as 90s", "oh-router bind"},
 		{"bind db:1 --ttl -8s", "--ttl must not be negative", "oh-router bind"},
 		{"bind db:1 --idle-timeout -8s", "--idle-timeout must not be negative", "oh-router bind"},
+		{"bind db:1 --proxy-protocol v1", "--proxy-protocol \"v1\" is none: there is v2", "oh-router bind"},
 		{"bind db:1 --max-sessions -1", "--max-sessions must not be negative", "oh-router bind"},
 		{"bind db:1 --allow ten", `--allow "ten" is not a CIDR`, "oh-router bind"},
 		{"bind db:1 --allow fe80::1%eth0", "is not a CIDR", "oh-router bind"},

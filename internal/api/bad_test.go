@@ -106,6 +106,7 @@ func TestBadBodies(t *testing.T) {
 		{`{"target":"a:1","allow":["fe80::1%eth0"]}`, 422, "body.allow[0]"},
 		{`{"target":"a:1","allow":[` + many(257, func(i int) string { return fmt.Sprintf(`"10.0.%d.%d"`, i/256, i%256) }) + `]}`, 422, "body.allow"},
 		{`{"target":"a:1","max_sessions":-1}`, 422, "body.max_sessions"},
+		{`{"target":"a:1","proxy_protocol":"v1"}`, 422, "body.proxy_protocol"},
 		{`{"target":"a:1","max_sessions":99999999999999999999}`, 422, "body.max_sessions"},
 		{`{"target":"a:1","labels":[]}`, 422, "body.labels"},
 		{`{"target":"a:1","labels":{"a":1}}`, 422, "body.labels.a"},

@@ -15,12 +15,12 @@ import (
 
 const b1JSON = `{"id":"b1","owner":null,"target":"db.internal:3306","proxy":"east","address":"127.0.0.1:20007","host":"127.0.0.1","port":20007,
 	"state":"active","created_at":"2026-05-04T09:30:00Z","last_used_at":"2026-05-04T09:30:00Z","idle_timeout":"5m0s",
-	"expires_at":null,"allow":[],"max_sessions":0,"labels":{"team":"web"},"sessions":2,"sessions_total":0,"bytes_up":0,
+	"expires_at":null,"allow":[],"max_sessions":0,"labels":{"team":"web"},"proxy_protocol":null,"sessions":2,"sessions_total":0,"bytes_up":0,
 	"bytes_down":0,"last_check":null,"last_error":null}`
 
 const b2JSON = `{"id":"b2","owner":null,"target":"[2001:db8::1]:22","proxy":null,"address":"127.0.0.1:20008","host":"127.0.0.1","port":20008,
 	"state":"draining","created_at":"2026-05-04T09:30:00Z","last_used_at":"2026-05-04T09:30:00Z","idle_timeout":"0s",
-	"expires_at":null,"allow":[],"max_sessions":0,"labels":{},"sessions":0,"sessions_total":0,"bytes_up":0,
+	"expires_at":null,"allow":[],"max_sessions":0,"labels":{},"proxy_protocol":null,"sessions":0,"sessions_total":0,"bytes_up":0,
 	"bytes_down":0,"last_check":null,"last_error":null}`
 
 func TestBind(t *testing.T) {
@@ -47,19 +47,20 @@ func TestBindSpec(t *testing.T) {
 	}{
 		{`{"target":"DB.internal.:3306"}`, ohrouter.BindingSpec{Target: target}},
 		{
-			`{"target":"db.internal:3306","proxy":null,"port":0,"idle_timeout":"","ttl":"","allow":[],"max_sessions":0,"labels":{},"check":true}`,
+			`{"target":"db.internal:3306","proxy":null,"port":0,"idle_timeout":"","ttl":"","allow":[],"max_sessions":0,"labels":{},"check":true,"proxy_protocol":""}`,
 			ohrouter.BindingSpec{Target: target, Allow: []netip.Prefix{}, Labels: map[string]string{}, Check: new(true)},
 		},
 		{
-			`{"target":"db.internal:3306","proxy":null,"port":null,"idle_timeout":null,"ttl":null,"allow":null,"max_sessions":null,"labels":null,"check":null}`,
+			`{"target":"db.internal:3306","proxy":null,"port":null,"idle_timeout":null,"ttl":null,"allow":null,"max_sessions":null,"labels":null,"check":null,"proxy_protocol":null}`,
 			ohrouter.BindingSpec{Target: target},
 		},
 		{
 			`{"target":"db.internal:3306","proxy":"east","port":20007,"idle_timeout":"0s","ttl":"8h","max_sessions":3,
-			"allow":["10.1.2.3/8","10.0.0.0/8","192.0.2.1","2001:db8::1","::ffff:192.0.2.0/120"],"labels":{"a.b/c-d_E":"é 1"},"check":false}`,
+			"allow":["10.1.2.3/8","10.0.0.0/8","192.0.2.1","2001:db8::1","::ffff:192.0.2.0/120"],"labels":{"a.b/c-d_E":"é 1"},"check":false,"proxy_protocol":"v2"}`,
 			ohrouter.BindingSpec{
 				Target: target, Proxy: "east", Port: 20007, IdleTimeout: new(ohrouter.Duration(0)),
 				TTL: ohrouter.Duration(8 * time.Hour), MaxSessions: 3, Labels: map[string]string{"a.b/c-d_E": "é 1"}, Check: new(false),
+				ProxyProtocol: ohrouter.ProxyProtocolV2,
 				Allow: []netip.Prefix{
 					netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("192.0.2.1/32"),
 					netip.MustParsePrefix("2001:db8::1/128"), netip.MustParsePrefix("192.0.2.0/24"),

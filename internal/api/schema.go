@@ -79,6 +79,7 @@ func descriptions() map[string]map[string]string {
 			"allow":          "CIDRs that may connect, without the word requester: it has become an address. Empty: anybody.",
 			"max_sessions":   "Sessions that may be open at once; 0: no limit.",
 			"labels":         "The caller's words.",
+			"proxy_protocol": "Version of the PROXY protocol in which the target is told who the client is; null: it is not.",
 			"sessions":       "Sessions that are open now.",
 			"sessions_total": "Sessions since the binding was made or the router started.",
 			"bytes_up":       "Bytes from clients to the target, live.",

@@ -34,6 +34,8 @@ type bindRequest struct {
 	MaxSessions int               `json:"max_sessions,omitempty" nullable:"true" minimum:"0" maximum:"2147483647" doc:"Sessions that may be open at once. 0: no limit."`
 	Labels      map[string]string `json:"labels,omitempty" nullable:"true" maxProperties:"32" doc:"Words of yours to find the binding by. Keys have 1 to 63 letters, digits and ._/-; values at most 255 printable bytes. The labels of an existing binding stay as they are." example:"{\"team\":\"web\"}"`
 	Check       *bool             `json:"check,omitempty" nullable:"true" doc:"Connect to the target before answering. Absent or null: true."`
+
+	ProxyProtocol string `json:"proxy_protocol,omitempty" nullable:"true" doc:"Have the target told the address of each client, with a PROXY protocol header of this version before the client's first byte. The target must expect it. Empty: none." enum:",v2" example:"v2"`
 }
 
 // patchRequest is the body of a patch.
@@ -62,6 +64,8 @@ func (r *bindRequest) spec(requester []netip.Prefix) (ohrouter.BindingSpec, []Fi
 		MaxSessions: r.MaxSessions,
 		Labels:      f.labels("labels", r.Labels),
 		Check:       r.Check,
+
+		ProxyProtocol: r.ProxyProtocol,
 	}
 	if r.IdleTimeout != "" {
 		s.IdleTimeout = new(ohrouter.Duration(f.duration("idle_timeout", r.IdleTimeout, maxDuration)))

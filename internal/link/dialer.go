@@ -71,6 +71,9 @@ type Want struct {
 	Proxy   string          // the proxy to use; "" any that serves the target
 	Pinned  bool            // no other proxy will do, not even while Proxy drains or is down
 	Park    bool            // Ack comes later: until then no byte may be sent
+	// Preamble goes before all payload, and is none: it is made again for every
+	// proxy that is tried. A link to park does not send it.
+	Preamble []byte
 	// Early is asked for the payload that there is so far, once the proxy is
 	// connected; it goes right behind the AckCommand. Every proxy that is tried
 	// asks again. It may be nil, and is not asked for a link to park.
@@ -82,6 +85,7 @@ func (w Want) commands() ([]byte, error) {
 	b, err := frames.append(nil, typeConnect, connectCommand{Session: w.Session, Host: w.Target.Host, Port: w.Target.Port, Park: w.Park})
 	if err == nil && !w.Park {
 		b, err = frames.append(b, typeAck, ackCommand{})
+		b = append(b, w.Preamble...)
 	}
 	return b, err
 }

@@ -69,6 +69,7 @@ func (f *facts) snapshot(u ohrouter.Usage, now time.Time) ohrouter.Binding {
 		Allow:         append([]netip.Prefix{}, f.kept.Allow...),
 		MaxSessions:   f.kept.MaxSessions,
 		Labels:        make(map[string]string, len(f.kept.Labels)),
+		ProxyProtocol: ohrouter.Optional(f.kept.ProxyProtocol),
 		Sessions:      u.Sessions,
 		SessionsTotal: u.SessionsTotal,
 		BytesUp:       u.BytesUp,

@@ -57,6 +57,7 @@ func TestBindNew(t *testing.T) {
 
 func TestBindInvalid(t *testing.T) {
 	for name, change := range map[string]func(*ohrouter.BindingSpec){
+		"no version":   func(s *ohrouter.BindingSpec) { s.ProxyProtocol = "v1" },
 		"no target":    func(s *ohrouter.BindingSpec) { s.Target = ohrouter.Target{} },
 		"port below":   port(19999),
 		"port above":   port(20010),
@@ -146,7 +147,7 @@ func TestConflicts(t *testing.T) {
 		s.Proxy, s.Port = "east", 20005
 		s.IdleTimeout, s.TTL = new(ohrouter.Duration(time.Minute)), ohrouter.Duration(time.Hour)
 		s.Allow = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("192.0.2.0/24")}
-		s.MaxSessions, s.Labels = 5, map[string]string{"a": "b"}
+		s.MaxSessions, s.Labels, s.ProxyProtocol = 5, map[string]string{"a": "b"}, ohrouter.ProxyProtocolV2
 	}
 	for _, test := range []struct {
 		name   string
@@ -190,6 +191,16 @@ func TestConflicts(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestConflictOfProxyProtocol(t *testing.T) {
+	inBubble(t, nil, func(t *testing.T, w *world) {
+		if b := w.mustBind("db:1", nil); b.ProxyProtocol != "" {
+			t.Errorf("proxy_protocol %q of a binding that asks for none", b.ProxyProtocol)
+		}
+		_, _, err := w.bind("db:1", func(s *ohrouter.BindingSpec) { s.ProxyProtocol = ohrouter.ProxyProtocolV2 })
+		w.wantCode(err, ohrouter.Conflict)
+	})
 }
 
 func TestFlightIsShared(t *testing.T) {

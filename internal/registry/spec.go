@@ -18,6 +18,9 @@ func (r *Registry) checked(spec ohrouter.BindingSpec) (ohrouter.BindingSpec, err
 	if spec.Port != 0 && !r.ports.contains(spec.Port) {
 		return spec, ohrouter.Errorf(ohrouter.InvalidRequest, "port %d is outside the router's range %s (--ports)", spec.Port, r.ports)
 	}
+	if p := spec.ProxyProtocol; p != "" && p != ohrouter.ProxyProtocolV2 {
+		return spec, ohrouter.Errorf(ohrouter.InvalidRequest, "proxy_protocol %.40q is none: there is %s", p, ohrouter.ProxyProtocolV2)
+	}
 	if err := limits(spec.IdleTimeout, &spec.TTL, &spec.MaxSessions); err != nil {
 		return spec, err
 	}
@@ -79,6 +82,8 @@ func (r *Registry) stored(spec ohrouter.BindingSpec) *Stored {
 		Allow:       spec.Allow,
 		MaxSessions: spec.MaxSessions,
 		Labels:      spec.Labels,
+
+		ProxyProtocol: spec.ProxyProtocol,
 	}
 }
 
@@ -105,6 +110,8 @@ func (f *facts) agrees(spec ohrouter.BindingSpec) error {
 		return differs("allow", f.kept.Allow, true)
 	case spec.MaxSessions != 0 && spec.MaxSessions != f.kept.MaxSessions:
 		return differs("max_sessions", f.kept.MaxSessions, true)
+	case spec.ProxyProtocol != "" && spec.ProxyProtocol != f.kept.ProxyProtocol:
+		return differs("proxy_protocol", fmt.Sprintf("%q", f.kept.ProxyProtocol), false)
 	}
 	return nil
 }

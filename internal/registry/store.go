@@ -36,6 +36,8 @@ type Stored struct {
 	Allow       []netip.Prefix    `json:"allow,omitempty"`
 	MaxSessions int               `json:"max_sessions,omitempty"`
 	Labels      map[string]string `json:"labels,omitempty"`
+
+	ProxyProtocol string `json:"proxy_protocol,omitempty"`
 }
 
 // Store keeps records across restarts. Implementations are safe for concurrent

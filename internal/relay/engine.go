@@ -85,6 +85,15 @@ type Conn struct {
 	tcp *net.TCPConn // nil when raw has it
 }
 
+// Local returns the address at which the connection has arrived, an
+// IPv4-mapped one as IPv4; the zero AddrPort if it has ended.
+func (c Conn) Local() netip.AddrPort {
+	if c.tcp != nil {
+		return unmapped(c.tcp.LocalAddr())
+	}
+	return c.raw.local()
+}
+
 // OnLoop tells whether this is the event loop that has accepted the connection:
 // only then, and there, [Conn.Forward] and [Conn.Serve] are possible.
 func (c Conn) OnLoop() bool { return c.tcp == nil && c.raw.onLoop() }

@@ -4,6 +4,7 @@ package relay
 
 import (
 	"net"
+	"net/netip"
 	"sync"
 	"time"
 )
@@ -31,6 +32,7 @@ func (rawConn) onLoop() bool                { return false }
 func (c rawConn) offLoop() rawConn          { return c }
 func (rawConn) take() (*net.TCPConn, error) { return nil, net.ErrClosed }
 func (rawConn) abort()                      {}
+func (rawConn) local() netip.AddrPort       { return netip.AddrPort{} }
 
 // Forward is not possible on this system, see [Conn.OnLoop].
 func (Conn) Forward(Call, Answerer, *Counters) *Session { panic("no event loop") }

@@ -80,7 +80,7 @@ func (l *Listener) accept() {
 			continue
 		}
 		l.backoff.Succeeded()
-		l.deliver(Conn{Remote: remote(conn), tcp: conn})
+		l.deliver(Conn{Remote: unmapped(conn.RemoteAddr()), tcp: conn})
 	}
 }
 
@@ -106,9 +106,9 @@ func (l *Listener) deliver(c Conn) {
 	})
 }
 
-// remote returns the address of c's peer.
-func remote(c *net.TCPConn) netip.AddrPort {
-	a := c.RemoteAddr().(*net.TCPAddr).AddrPort()
+// unmapped returns the address of an end of a TCP connection.
+func unmapped(addr net.Addr) netip.AddrPort {
+	a := addr.(*net.TCPAddr).AddrPort()
 	return netip.AddrPortFrom(a.Addr().Unmap(), a.Port())
 }
 

@@ -3,6 +3,7 @@ package relay
 import (
 	"errors"
 	"net"
+	"net/netip"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -24,6 +25,7 @@ func (c rawConn) onLoop() bool                { return c.loop != nil }
 func (c rawConn) offLoop() rawConn            { return rawConn{fd: c.fd} }
 func (c rawConn) take() (*net.TCPConn, error) { return socket.Conn(c.fd) }
 func (c rawConn) abort()                      { socket.Close(c.fd) } // SO_LINGER is 0
+func (c rawConn) local() netip.AddrPort       { return socket.LocalAt(c.fd) }
 
 // listen watches ln on every loop, and tells whether there are loops. ln is
 // closed then: a duplicate of its descriptor lives on.

@@ -151,6 +151,9 @@ func (b *binding) accepted(client relay.Conn) {
 		return
 	}
 	want.Early = s.firstBytes
+	if s.tellsClient {
+		want.Preamble = preamble(client.Remote, client.Local())
+	}
 	s.begin(client, want, parked)
 }
 
@@ -163,7 +166,7 @@ func (b *binding) register(client netip.AddrPort) (s *session, want Want, parked
 	if outcome := b.refuses(client.Addr()); outcome != "" {
 		return nil, Want{}, nil, outcome
 	}
-	s = &session{id: r.ids.next(), binding: b, client: client, start: time.Now().UTC()}
+	s = &session{id: r.ids.next(), binding: b, client: client, start: time.Now().UTC(), tellsClient: b.spec.ProxyProtocol != ""}
 	if b.sessions == nil {
 		b.sessions = make(map[*session]struct{})
 	}

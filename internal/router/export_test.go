@@ -12,3 +12,6 @@ func (r *Router) Addr(id string) string {
 	}
 	return ""
 }
+
+// Preamble is preamble.
+var Preamble = preamble

@@ -78,7 +78,7 @@ func (h *directHandshake) Call() (relay.Call, bool) {
 		return relay.Call{}, false
 	}
 	h.link = &directLink{at: netip.MustParseAddrPort(h.want.Target.String())}
-	return relay.Call{To: h.gate, Hello: []byte(h.want.Target.String() + "\n"), ConnectWithin: deadline, AnswerWithin: deadline}, true
+	return relay.Call{To: h.gate, Hello: append([]byte(h.want.Target.String()+"\n"), h.want.Preamble...), ConnectWithin: deadline, AnswerWithin: deadline}, true
 }
 
 func (h *directHandshake) Answered(b []byte) (n int, err error) {
@@ -115,6 +115,9 @@ func (h *directHandshake) Dial(ctx context.Context) (router.Link, error) {
 	conn, err := socket.Dial(context.WithoutCancel(ctx), h.want.Target.String()) // a link may come late
 	if err != nil {
 		return nil, &ohrouter.Error{Code: ohrouter.TargetRefused, Message: "refused", Err: err}
+	}
+	if !h.want.Park {
+		conn.Write(h.want.Preamble)
 	}
 	if h.want.Early != nil {
 		conn.Write(h.want.Early())
@@ -360,12 +363,16 @@ func (f *fixture) wantOutcome(want ohrouter.Outcome) {
 
 func connect(t testing.TB, addr string) *net.TCPConn {
 	t.Helper()
-	return connectFrom(t, "127.0.0.1", addr)
+	return connectFrom(t, "", addr)
 }
 
+// connectFrom connects from an address of this machine; "" is any.
 func connectFrom(t testing.TB, from, addr string) *net.TCPConn {
 	t.Helper()
-	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}
+	var d net.Dialer
+	if from != "" {
+		d.LocalAddr = &net.TCPAddr{IP: net.ParseIP(from)}
+	}
 	c, err := d.DialContext(t.Context(), "tcp", addr)
 	if err != nil {
 		t.Fatal(err)

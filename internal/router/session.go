@@ -26,6 +26,9 @@ type Want struct {
 	Proxy   string // name of the proxy to use; "" any
 	Pinned  bool   // no other will do
 	Park    bool   // Ack comes later
+	// Preamble goes to the target before the client's bytes and is not counted
+	// among them. A link to park does not send it.
+	Preamble []byte
 	// Early, if not nil, is asked for what the client has sent so far, to go
 	// with what makes the session stand.
 	Early func() []byte
@@ -80,6 +83,8 @@ type session struct {
 	client  netip.AddrPort
 	start   time.Time
 	live    relay.Counters // A is the client
+
+	tellsClient bool // the target, who the client is
 
 	// While there is no link, whoever makes it has these: the call on a loop,
 	// or the goroutine that dials.
@@ -241,7 +246,7 @@ func (s *session) stands(l Link) {
 // fresh one.
 func (s *session) getLink(ctx context.Context, want Want, parked *parkedLink) (Link, error) {
 	r := s.binding.router
-	if l := r.adopt(parked); l != nil {
+	if l := r.adopt(parked, want.Preamble); l != nil {
 		return l, nil
 	}
 	if s.handshake == nil {
@@ -272,8 +277,8 @@ func (s *session) firstBytes() []byte {
 }
 
 // adopt makes a parked link the client's, if there is one and it still stands.
-func (r *Router) adopt(p *parkedLink) Link {
-	if p == nil || !p.link.Alive() || p.link.Ack() != nil {
+func (r *Router) adopt(p *parkedLink, preamble []byte) Link {
+	if p == nil || !p.link.Alive() || p.link.Ack() != nil || !sent(p.link, preamble) {
 		r.discard(p)
 		return nil
 	}

@@ -49,6 +49,18 @@ func AcceptAt(fd int) (conn int, from netip.AddrPort, err error) {
 	return conn, address(&sa), nil
 }
 
+// LocalAt is getsockname(2): the address of this end of a connection, an
+// IPv4-mapped one as IPv4; the zero AddrPort when the call fails.
+func LocalAt(fd int) netip.AddrPort {
+	var sa unix.RawSockaddrInet6 // the larger one
+	size := uint32(unix.SizeofSockaddrInet6)
+	_, err := count(syscall.RawSyscall(unix.SYS_GETSOCKNAME, uintptr(fd), uintptr(unsafe.Pointer(&sa)), uintptr(unsafe.Pointer(&size))))
+	if err != nil {
+		return netip.AddrPort{}
+	}
+	return address(&sa)
+}
+
 // address returns what stands in the kernel's form. Both forms begin with the
 // family and the port, the latter in network order.
 func address(sa *unix.RawSockaddrInet6) netip.AddrPort {

@@ -21,7 +21,7 @@ var (
 	bindingKinds = kinds{
 		"id": "string", "owner": "string|null", "target": "string", "proxy": "string|null", "address": "string", "host": "string", "port": "number",
 		"state": "string", "created_at": "time", "last_used_at": "time", "idle_timeout": "duration",
-		"expires_at": "time|null", "allow": "array", "max_sessions": "number", "labels": "object",
+		"expires_at": "time|null", "allow": "array", "max_sessions": "number", "labels": "object", "proxy_protocol": "string|null",
 		"sessions": "number", "sessions_total": "number", "bytes_up": "number", "bytes_down": "number",
 		"last_check": "object|null", "last_error": "object|null",
 	}

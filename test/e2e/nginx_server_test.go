@@ -14,6 +14,7 @@ import (
 // nginx is a running nginx.
 type nginx struct {
 	addr string // where clients that need no router connect
+	told string // where clients have to be told of
 	root string // directory that it serves at /
 	curl string // path of the client program
 }
@@ -21,6 +22,7 @@ type nginx struct {
 // nginxConfig serves root at /; at /keep it stores what is posted and answers
 // with the file's path; at /endless it sends a file without saying how long it
 // is, so that to an HTTP/1.0 client the end of the connection is the end of the file.
+// A second address expects the PROXY protocol and answers with what it was told.
 const nginxConfig = `
 daemon off;
 worker_processes 2;
@@ -50,6 +52,10 @@ http {
 			sub_filter "no file has this" "";
 		}
 	}
+	server {
+		listen %[3]s proxy_protocol;
+		return 200 "$proxy_protocol_addr:$proxy_protocol_port at $proxy_protocol_server_addr:$proxy_protocol_server_port";
+	}
 }
 `
 
@@ -68,10 +74,11 @@ func startNginx(t testing.TB) *nginx {
 		t.Fatal(err)
 	}
 	config := filepath.Join(dir, "nginx.conf")
+	n.told = loopback(ports.take(t, 1))
 	_, port := serve(t, program{
 		name: "nginx",
 		command: func(port int) *exec.Cmd {
-			text := fmt.Sprintf(nginxConfig, dir, loopback(port))
+			text := fmt.Sprintf(nginxConfig, dir, loopback(port), n.told)
 			if err := os.WriteFile(config, []byte(text), 0o644); err != nil {
 				t.Fatal(err)
 			}

@@ -25,6 +25,7 @@ func TestNginx(t *testing.T) {
 	t.Run("large post", func(t *testing.T) { httpPost(t, n, addr) })
 	t.Run("parallel downloads", func(t *testing.T) { httpParallel(t, n, addr) })
 	t.Run("download with resume", func(t *testing.T) { httpResume(t, n) })
+	t.Run("told who the client is", func(t *testing.T) { httpTold(t, n) })
 	t.Run("drain", func(t *testing.T) { httpDrain(t, n) })
 	t.Run("a crash is no end", func(t *testing.T) { httpCrash(t, n) })
 }
@@ -97,6 +98,18 @@ func httpParallel(t *testing.T, n *nginx, addr string) {
 		"-o", filepath.Join(dir, "#1"), fmt.Sprintf("http://%s/file?[1-%d]", addr, downloads)))
 	for i := range downloads {
 		checkFile(t, filepath.Join(dir, fmt.Sprint(i+1)), sum)
+	}
+}
+
+// httpTold has the server told who its clients are: the first, who gets the
+// checked connection, and one after it.
+func httpTold(t *testing.T, n *nginx) {
+	addr := startPair(t).bind(t, n.told, "--proxy-protocol", "v2")
+	for range 2 {
+		got := succeed(t, n.get(t.Context(), "-w", "\n%{local_ip}:%{local_port} at "+addr, "http://"+addr+"/"))
+		if told, is, ok := strings.Cut(got, "\n"); !ok || told != is {
+			t.Errorf("the server was told of %q, and it is %q", told, is)
+		}
 	}
 }
 

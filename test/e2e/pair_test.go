@@ -102,9 +102,9 @@ func (p *pair) restartProxy() {
 func (p *pair) url(path string) string { return "http://" + loopback(p.routerPort) + path }
 
 // bind maps a target with the command line and returns the mapped address.
-func (p *pair) bind(t testing.TB, target string) string {
+func (p *pair) bind(t testing.TB, target string, flags ...string) string {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), ohRouter, "bind", target, "--server", p.url(""))
+	cmd := exec.CommandContext(t.Context(), ohRouter, append([]string{"bind", target, "--server", p.url("")}, flags...)...)
 	cmd.Env = environment()
 	return strings.TrimSuffix(succeed(t, cmd), "\n")
 }

@@ -58,6 +58,8 @@ func Bound(port uint16) registry.Record {
 			Allow:       []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("2001:db8::/32")},
 			MaxSessions: 7,
 			Labels:      map[string]string{"team": "blue", "unicode ✓": "ä\x00\n\""},
+
+			ProxyProtocol: ohrouter.ProxyProtocolV2,
 		},
 	}
 }
