@@ -274,7 +274,7 @@ func serveHTTP(ctx context.Context, s *http.Server, ln net.Listener) error {
 
 // listen listens for a role, and says what to do when it cannot.
 func listen(ctx context.Context, what, address, flag string) (*net.TCPListener, error) {
-	ln, err := socket.Listen(ctx, address)
+	ln, err := socket.Options{}.Listen(ctx, address)
 	switch {
 	case err == nil:
 		return ln, nil

@@ -26,6 +26,8 @@ type Dialer struct {
 	Explain func(error) error
 	// Pool bounds the warm links.
 	Pool Pool
+	// Sockets are the options of links.
+	Sockets socket.Options
 
 	states *States
 	refill chan struct{} // has a token when a pool may have to grow
@@ -137,10 +139,10 @@ func (d *Dialer) connect(ctx context.Context, p *proxy) (*Link, error) {
 	if d.TLS != nil {
 		settings = d.TLS(p.Proxy, false)
 	}
-	conn, err := connectWith(ctx, p, settings)
+	conn, err := d.connectWith(ctx, p, settings)
 	if err != nil && d.TLS != nil {
 		if again := d.TLS(p.Proxy, true); again != settings {
-			conn, err = connectWith(ctx, p, again)
+			conn, err = d.connectWith(ctx, p, again)
 		}
 	}
 	if err != nil {
@@ -151,8 +153,8 @@ func (d *Dialer) connect(ctx context.Context, p *proxy) (*Link, error) {
 }
 
 // connectWith connects to a proxy with these settings; nil is plain TCP.
-func connectWith(ctx context.Context, p *proxy, settings *tls.Config) (net.Conn, error) {
-	conn, err := socket.Dial(ctx, p.Address)
+func (d *Dialer) connectWith(ctx context.Context, p *proxy, settings *tls.Config) (net.Conn, error) {
+	conn, err := d.Sockets.Dial(ctx, p.Address)
 	if err != nil {
 		return nil, err
 	}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	ohrouter "github.com/ohrouter/oh-router"
+	"github.com/ohrouter/oh-router/internal/socket"
 )
 
 // Handshake is the making of one link. It knows which proxies to ask and what
@@ -42,6 +43,7 @@ type Call struct {
 	Hello         []byte        // to be sent first; payload may follow at once
 	ConnectWithin time.Duration // how long connecting may take
 	AnswerWithin  time.Duration // how long the answer may take from then on
+	Sockets       socket.Options
 }
 
 // Call begins with the first proxy. It returns false when that takes more than
@@ -58,7 +60,7 @@ func (h *Handshake) Call() (c Call, ok bool) {
 	h.rest = h.rest[1:]
 	h.dialer.wanted(p)
 	h.link = h.dialer.newLink(p, nil)
-	return Call{To: to, Hello: h.hello, ConnectWithin: Timeout, AnswerWithin: p.patience() + Timeout}, true
+	return Call{To: to, Hello: h.hello, ConnectWithin: Timeout, AnswerWithin: p.patience() + Timeout, Sockets: h.dialer.Sockets}, true
 }
 
 // Answered reads what the proxy has said so far. It returns the length of its

@@ -22,7 +22,7 @@ func listen(t testing.TB, serve func(context.Context, *net.TCPConn)) (address st
 func listenAt(t testing.TB, address string, serve func(context.Context, *net.TCPConn)) string {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
-	ln, err := socket.Listen(ctx, address)
+	ln, err := socket.Options{}.Listen(ctx, address)
 	if err != nil {
 		t.Fatal(err)
 	}

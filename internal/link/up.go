@@ -42,7 +42,7 @@ func (d *Dialer) Up(ctx context.Context, name string) bool {
 	}
 	short, cancel := context.WithTimeout(ctx, lookTimeout)
 	defer cancel()
-	conn, err := socket.Dial(short, p.Address)
+	conn, err := d.Sockets.Dial(short, p.Address)
 	if err == nil {
 		socket.Orderly(conn)
 		_ = conn.Close() // it was connected: that is all there is to know

@@ -13,7 +13,7 @@ import (
 )
 
 func TestUp(t *testing.T) {
-	ln, err := socket.Listen(t.Context(), "127.0.0.1:0")
+	ln, err := socket.Options{}.Listen(t.Context(), "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -46,7 +46,7 @@ func (d *Dialer) probe(ctx context.Context, log *slog.Logger) {
 				return
 			}
 			begin := time.Now()
-			conn, err := socket.Dial(ctx, p.Address)
+			conn, err := d.Sockets.Dial(ctx, p.Address)
 			if err == nil && d.TLS == nil {
 				p.pool.tookSetUp(time.Since(begin))
 			}

@@ -38,7 +38,7 @@ func (p *Proxy) connect(ctx context.Context, t ohrouter.Target) (*net.TCPConn, e
 	if len(permitted) == 0 {
 		return nil, denied(t, allow.Explain(t, addrs[0]))
 	}
-	conn, at, err := race(ctx, interleave(permitted))
+	conn, at, err := p.race(ctx, interleave(permitted))
 	if err != nil {
 		return nil, p.dialError(t, at, err)
 	}
@@ -109,9 +109,9 @@ type attempt struct {
 // race connects to the addresses, each a little after the former or as soon as
 // that has failed, and returns the first connection. The error is the one that
 // says most, and at its address.
-func race(ctx context.Context, addrs []netip.AddrPort) (conn *net.TCPConn, at netip.AddrPort, err error) {
+func (p *Proxy) race(ctx context.Context, addrs []netip.AddrPort) (conn *net.TCPConn, at netip.AddrPort, err error) {
 	if len(addrs) == 1 {
-		conn, err = socket.Dial(ctx, addrs[0].String())
+		conn, err = p.cfg.Targets.Dial(ctx, addrs[0].String())
 		return conn, addrs[0], err
 	}
 	ctx, cancel := context.WithCancel(ctx)
@@ -140,7 +140,7 @@ func race(ctx context.Context, addrs []netip.AddrPort) (conn *net.TCPConn, at ne
 			rest = rest[1:]
 			running++
 			go func() {
-				c, err := socket.Dial(ctx, a.String())
+				c, err := p.cfg.Targets.Dial(ctx, a.String())
 				results <- attempt{c, a, err}
 			}()
 			next.Reset(attemptDelay)

@@ -113,7 +113,7 @@ type fixture struct {
 // everything back when the test is over.
 func start(t testing.TB, timeout time.Duration, patterns ...string) *fixture {
 	t.Helper()
-	ln, err := socket.Listen(t.Context(), "127.0.0.1:0")
+	ln, err := socket.Options{}.Listen(t.Context(), "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}

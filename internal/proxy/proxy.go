@@ -23,9 +23,10 @@ import (
 
 // Config is what a proxy is made of.
 type Config struct {
-	Allow       *policy.List  // targets it may dial; nil denies all
-	DialTimeout time.Duration // for resolving and connecting together
-	Descriptors socket.Budget // a session takes two
+	Allow       *policy.List   // targets it may dial; nil denies all
+	DialTimeout time.Duration  // for resolving and connecting together
+	Targets     socket.Options // of connections to targets
+	Descriptors socket.Budget  // a session takes two
 	States      *link.States
 	TLS         *tls.Config                                                  // of links; nil is plain TCP
 	Explain     func(error) error                                            // finds better errors for handshakes of TLS; nil none

@@ -232,7 +232,7 @@ func TestServe(t *testing.T) {
 			}
 			defer engine.Close()
 			p := proxy.New(proxy.Config{States: link.NewStates(reg), Metrics: reg, Relay: engine, Log: slog.New(slog.DiscardHandler)})
-			ln, err := socket.Listen(t.Context(), "127.0.0.1:0")
+			ln, err := socket.Options{}.Listen(t.Context(), "127.0.0.1:0")
 			if err != nil {
 				t.Fatal(err)
 			}

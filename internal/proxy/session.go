@@ -53,7 +53,7 @@ func (p *Proxy) accepted(c relay.Conn) {
 		s.take(c, nil)
 		return
 	}
-	carried := c.Serve(s, &s.live, link.Timeout, p.cfg.DialTimeout)
+	carried := c.Serve(relay.Terms{AskWithin: link.Timeout, ConnectWithin: p.cfg.DialTimeout, Sockets: p.cfg.Targets}, s, &s.live)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if !s.onLoop {

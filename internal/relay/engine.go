@@ -137,6 +137,14 @@ type Call struct {
 	Hello         []byte        // what is said there first; what a has sent already goes right behind
 	ConnectWithin time.Duration // how long connecting may take
 	AnswerWithin  time.Duration // how long the answer may take from then on
+	Sockets       socket.Options
+}
+
+// Terms are those on which requests are served.
+type Terms struct {
+	AskWithin     time.Duration  // how long the request may take
+	ConnectWithin time.Duration  // how long connecting may take from then on
+	Sockets       socket.Options // of the session's other connection
 }
 
 // Failure is why a session was not opened.

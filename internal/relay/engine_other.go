@@ -6,7 +6,6 @@ import (
 	"net"
 	"net/netip"
 	"sync"
-	"time"
 )
 
 // loops are the event loops, of which this system has none.
@@ -38,4 +37,4 @@ func (rawConn) local() netip.AddrPort       { return netip.AddrPort{} }
 func (Conn) Forward(Call, Answerer, *Counters) *Session { panic("no event loop") }
 
 // Serve is not possible on this system, see [Conn.OnLoop].
-func (Conn) Serve(Asker, *Counters, time.Duration, time.Duration) *Session { panic("no event loop") }
+func (Conn) Serve(Terms, Asker, *Counters) *Session { panic("no event loop") }

@@ -2,6 +2,14 @@ package relay
 
 import "crypto/tls"
 
+// Descriptors returns those of a session on an event loop. They are the loop's,
+// and closed when the session ends.
+func (s *Session) Descriptors() [2]int {
+	p, fds := s.raw.pair, make(chan [2]int)
+	p.on().order(func() { fds <- [2]int{p.ends[A].fd, p.ends[B].fd} })
+	return <-fds
+}
+
 // Held is how many bytes the buffers of c take, if they were found.
 func Held(c *tls.Conn) (n int, ok bool) {
 	h := heldBy(c)

@@ -45,7 +45,7 @@ func BenchmarkIdle(b *testing.B) {
 
 func benchmarkIdle(b *testing.B, kind string, size int) {
 	sessions := min(2000, socket.Limit()/2-100)
-	ln, err := socket.Listen(b.Context(), "127.0.0.1:0")
+	ln, err := socket.Options{}.Listen(b.Context(), "127.0.0.1:0")
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -50,7 +50,7 @@ type Accept struct {
 }
 
 // Listen accepts connections until the listener that it returns is closed. ln,
-// which [socket.Listen] has made, is the engine's from here on.
+// which [socket.Options.Listen] has made, is the engine's from here on.
 func (e *Engine) Listen(ln *net.TCPListener, how Accept) (*Listener, error) {
 	l := &Listener{Addr: ln.Addr(), Accept: how, engine: e, backoff: socket.Backoff{Log: how.Log}}
 	l.ctx, l.stop = context.WithCancel(context.Background())

@@ -264,7 +264,8 @@ const settleAfter = 200 * time.Millisecond
 // young is a session that stands since a moment.
 type young struct {
 	*pair
-	since time.Time
+	since   time.Time
+	sockets socket.Options // to settle its end B by
 }
 
 // lookAfterTime ends openings that are late, and settles sessions.
@@ -280,7 +281,7 @@ func (l *loop) lookAfterTime() {
 	l.late(now)
 	n := 0
 	for n < len(l.young) && now.Sub(l.young[n].since) >= settleAfter {
-		l.settle(l.young[n].pair)
+		l.settle(l.young[n])
 		n++
 	}
 	l.young = slices.Delete(l.young, 0, n)
@@ -292,11 +293,12 @@ func (l *loop) lookAfterTime() {
 // settle gives a session that lasts what the others can do without: a dead peer
 // is noticed on the side that was connected to, and it goes where the fewest
 // are.
-func (l *loop) settle(p *pair) {
+func (l *loop) settle(y young) {
+	p := y.pair
 	if p.over {
 		return
 	}
-	if err := socket.Settle(p.ends[B].fd); err != nil {
+	if err := y.sockets.Settle(p.ends[B].fd); err != nil {
 		p.lostEnd(&p.ends[B], os.NewSyscallError("setsockopt", err))
 		return
 	}

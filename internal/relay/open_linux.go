@@ -18,9 +18,10 @@ import (
 // it is known where that leads.
 type opening struct {
 	Opening
-	a        Conn     // as it was given, to be given back
-	asker    Asker    // of Serve, else nil
-	answerer Answerer // of Forward, else nil
+	a        Conn           // as it was given, to be given back
+	asker    Asker          // of Serve, else nil
+	answerer Answerer       // of Forward, else nil
+	sockets  socket.Options // of b
 
 	stage   stage
 	until   time.Time     // when the stage has to be over
@@ -54,7 +55,8 @@ func (c Conn) Forward(call Call, s Answerer, live *Counters) *Session {
 	l := c.raw.loop
 	p := l.newPair(c, s, live, call.AnswerWithin)
 	o := p.opening
-	o.answerer, o.stage, o.until = s, connecting, time.Now().Add(call.ConnectWithin)
+	o.answerer, o.sockets = s, call.Sockets
+	o.stage, o.until = connecting, time.Now().Add(call.ConnectWithin)
 	if !p.connect(call.To, socket.Here) {
 		return p.session()
 	}
@@ -73,7 +75,7 @@ func (c Conn) Forward(call Call, s Answerer, live *Counters) *Session {
 
 // connect begins to connect b.
 func (p *pair) connect(to netip.AddrPort, talk socket.Talk) bool {
-	fd, err := socket.Connect(to, talk)
+	fd, err := p.opening.sockets.Connect(to, talk)
 	if err == nil && fd >= len(p.on().ends) {
 		socket.Close(fd)
 		err = os.NewSyscallError("socket", unix.EMFILE) // there is no place for it
@@ -88,9 +90,10 @@ func (p *pair) connect(to netip.AddrPort, talk socket.Talk) bool {
 
 // Serve reads what a asks for, connects it to that, and carries bytes between
 // the two as [Engine.Start] does. It is to be called from where a was accepted.
-func (c Conn) Serve(s Asker, live *Counters, askWithin, connectWithin time.Duration) *Session {
-	p := c.raw.loop.newPair(c, s, live, connectWithin)
-	p.opening.asker, p.opening.until = s, time.Now().Add(askWithin)
+func (c Conn) Serve(terms Terms, s Asker, live *Counters) *Session {
+	p := c.raw.loop.newPair(c, s, live, terms.ConnectWithin)
+	o := p.opening
+	o.asker, o.sockets, o.until = s, terms.Sockets, time.Now().Add(terms.AskWithin)
 	p.ask()
 	if !p.over {
 		p.watch()
@@ -220,7 +223,7 @@ func (p *pair) connected() {
 	p.ends[B].greeting = p.opening.asker.Connected()
 	p.ends[A].readable = true // what was said behind the request
 	p.stand()
-	l.greeting = append(l.greeting, young{p, time.Now()})
+	l.greeting = append(l.greeting, young{pair: p, since: time.Now()})
 	p.pump()
 }
 
@@ -302,10 +305,10 @@ func (p *pair) hear() {
 // stand begins the session.
 func (p *pair) stand() {
 	l := p.on()
+	l.young = append(l.young, young{p, time.Now(), p.opening.sockets})
 	p.opening = nil
 	delete(l.opening, p)
 	l.standing.Add(1)
-	l.young = append(l.young, young{p, time.Now()})
 }
 
 // fail gives a back: there will be no session.

@@ -70,11 +70,16 @@ func prefix(b []byte, want string) (n int, err error) {
 // accepting returns the address at which an engine accepts connections.
 func accepting(t testing.TB, how relay.Accept) (at string, ln *relay.Listener) {
 	t.Helper()
+	return acceptingOn(t, socket.Options{}, how)
+}
+
+func acceptingOn(t testing.TB, sockets socket.Options, how relay.Accept) (at string, ln *relay.Listener) {
+	t.Helper()
 	e, err := relay.NewEngine(2)
 	if err != nil {
 		t.Fatal(err)
 	}
-	l, err := socket.Listen(t.Context(), "127.0.0.1:0")
+	l, err := sockets.Listen(t.Context(), "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -171,7 +176,9 @@ func forwarded(t testing.TB, f *fixture) {
 func served(t testing.TB, f *fixture) {
 	ln, at := listening(t)
 	o, session := newOpened(at), make(chan *relay.Session, 1)
-	addr, _ := accepting(t, relay.Accept{Accepted: func(c relay.Conn) { session <- c.Serve(o, &f.live, deadline, deadline) }})
+	addr, _ := accepting(t, relay.Accept{Accepted: func(c relay.Conn) {
+		session <- c.Serve(relay.Terms{AskWithin: deadline, ConnectWithin: deadline}, o, &f.live)
+	}})
 	near := dial(t, addr)
 	say(t, near, request)
 	expect(t, near, answer)
@@ -185,7 +192,9 @@ func TestPiecesOfAnOpening(t *testing.T) {
 	ln, at := listening(t)
 	o := newOpened(at)
 	sessions := make(chan *relay.Session, 1)
-	addr, _ := accepting(t, relay.Accept{Accepted: func(c relay.Conn) { sessions <- c.Serve(o, &f.live, deadline, deadline) }})
+	addr, _ := accepting(t, relay.Accept{Accepted: func(c relay.Conn) {
+		sessions <- c.Serve(relay.Terms{AskWithin: deadline, ConnectWithin: deadline}, o, &f.live)
+	}})
 	near := dial(t, addr)
 	session := <-sessions
 	for _, b := range []byte(request + "early") {
@@ -219,7 +228,9 @@ func TestAnswerComesWithoutPayload(t *testing.T) {
 			f := &fixture{t: t, end: make(chan relay.End, 1)}
 			ln, at := listening(t)
 			o, sessions := newOpened(at), make(chan *relay.Session, 1)
-			addr, _ := accepting(t, relay.Accept{Accepted: func(c relay.Conn) { sessions <- c.Serve(o, &f.live, deadline, deadline) }})
+			addr, _ := accepting(t, relay.Accept{Accepted: func(c relay.Conn) {
+				sessions <- c.Serve(relay.Terms{AskWithin: deadline, ConnectWithin: deadline}, o, &f.live)
+			}})
 			near := dial(t, addr)
 			say(t, near, request+"x")
 			far := accepted(t, ln)
@@ -272,19 +283,27 @@ func TestOpeningsThatFail(t *testing.T) {
 			far.Close()
 		}, io.EOF, "", ""},
 		{
-			"another request", func(c relay.Conn, o *opened) { c.Serve(o, new(relay.Counters), deadline, deadline) },
+			"another request", func(c relay.Conn, o *opened) {
+				c.Serve(relay.Terms{AskWithin: deadline, ConnectWithin: deadline}, o, new(relay.Counters))
+			},
 			func(t *testing.T, near *net.TCPConn, ln *net.TCPListener) { say(t, near, "other") }, errOther, "", "other",
 		},
 		{
-			"no request in time", func(c relay.Conn, o *opened) { c.Serve(o, new(relay.Counters), 1, deadline) },
+			"no request in time", func(c relay.Conn, o *opened) {
+				c.Serve(relay.Terms{AskWithin: 1, ConnectWithin: deadline}, o, new(relay.Counters))
+			},
 			nil, os.ErrDeadlineExceeded, "", "",
 		},
 		{
-			"no request at all", func(c relay.Conn, o *opened) { c.Serve(o, new(relay.Counters), deadline, deadline) },
+			"no request at all", func(c relay.Conn, o *opened) {
+				c.Serve(relay.Terms{AskWithin: deadline, ConnectWithin: deadline}, o, new(relay.Counters))
+			},
 			func(t *testing.T, near *net.TCPConn, ln *net.TCPListener) { near.CloseWrite() }, io.EOF, "", "",
 		},
 		{
-			"half a request", func(c relay.Conn, o *opened) { c.Serve(o, new(relay.Counters), deadline, deadline) },
+			"half a request", func(c relay.Conn, o *opened) {
+				c.Serve(relay.Terms{AskWithin: deadline, ConnectWithin: deadline}, o, new(relay.Counters))
+			},
 			func(t *testing.T, near *net.TCPConn, ln *net.TCPListener) {
 				say(t, near, request[:3])
 				near.CloseWrite()
@@ -292,7 +311,7 @@ func TestOpeningsThatFail(t *testing.T) {
 		},
 		{"nobody listens where the request leads", func(c relay.Conn, o *opened) {
 			o.to = nobody
-			c.Serve(o, new(relay.Counters), deadline, deadline)
+			c.Serve(relay.Terms{AskWithin: deadline, ConnectWithin: deadline}, o, new(relay.Counters))
 		}, func(t *testing.T, near *net.TCPConn, ln *net.TCPListener) { say(t, near, request+"x") }, os.NewSyscallError("connect", nil), "", request + "x"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -117,7 +117,7 @@ const lookEvery = time.Second
 var errGaveUp = errors.New("the peer takes nothing, and what it would be sent next is a reset")
 
 // wait writes on where that blocks. The kernel ends the wait for a peer that
-// takes nothing for [socket.DeadAfter]; when the source is lost meanwhile, it
+// takes nothing for [socket.Options.DeadAfter]; when the source is lost meanwhile, it
 // ends after lingerFor.
 func (o *outlet) wait() error {
 	tcp, from, left := o.tcp[o.side], o.side.other(), o.left

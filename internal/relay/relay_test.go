@@ -52,7 +52,7 @@ var tcp = kind{"tcp", true, tcpPair}
 
 func tcpPair(t testing.TB) (near, far net.Conn) {
 	t.Helper()
-	ln, err := socket.Listen(t.Context(), "127.0.0.1:0")
+	ln, err := socket.Options{}.Listen(t.Context(), "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}

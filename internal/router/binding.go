@@ -9,7 +9,6 @@ import (
 
 	ohrouter "github.com/ohrouter/oh-router"
 	"github.com/ohrouter/oh-router/internal/relay"
-	"github.com/ohrouter/oh-router/internal/socket"
 )
 
 // binding is a mapped port and what it is used for. Router.mu guards it.
@@ -95,7 +94,7 @@ func (r *Router) Open(b ohrouter.Binding) error {
 	if !r.cfg.Descriptors.TryAcquire(1) {
 		return ohrouter.Errorf(ohrouter.PortsExhausted, "the router has run out of file descriptors for mapped ports; raise its limit (ulimit -n)")
 	}
-	ln, err := socket.Listen(r.ctx, netip.AddrPortFrom(r.cfg.BindAddress, b.Port).String())
+	ln, err := r.cfg.Clients.Listen(r.ctx, netip.AddrPortFrom(r.cfg.BindAddress, b.Port).String())
 	if err != nil {
 		r.cfg.Descriptors.Release(1)
 		return fmt.Errorf("listen on port %d: %w", b.Port, err)

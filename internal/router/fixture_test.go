@@ -112,7 +112,7 @@ func (h *directHandshake) Dial(ctx context.Context) (router.Link, error) {
 			return nil, err
 		}
 	}
-	conn, err := socket.Dial(context.WithoutCancel(ctx), h.want.Target.String()) // a link may come late
+	conn, err := socket.Options{}.Dial(context.WithoutCancel(ctx), h.want.Target.String()) // a link may come late
 	if err != nil {
 		return nil, &ohrouter.Error{Code: ohrouter.TargetRefused, Message: "refused", Err: err}
 	}
@@ -149,7 +149,7 @@ func openGate(t testing.TB) netip.AddrPort {
 					return
 				}
 			}
-			target, err := socket.Dial(context.Background(), strings.TrimSpace(string(line)))
+			target, err := socket.Options{}.Dial(context.Background(), strings.TrimSpace(string(line)))
 			if err != nil {
 				io.WriteString(c, "refused\n")
 				io.Copy(io.Discard, c)

@@ -20,11 +20,12 @@ import (
 
 // Config is what a router is made of.
 type Config struct {
-	BindAddress netip.Addr    // where mapped ports listen
-	Linker      Linker        // how targets are reached
-	Relay       *relay.Engine // carries the sessions; closed after Shutdown
-	Park        time.Duration // how long a check's link waits for the first client; 0 not at all
-	Descriptors socket.Budget // a session takes two, a mapped port and a parked link one
+	BindAddress netip.Addr     // where mapped ports listen
+	Clients     socket.Options // of mapped ports and their connections
+	Linker      Linker         // how targets are reached
+	Relay       *relay.Engine  // carries the sessions; closed after Shutdown
+	Park        time.Duration  // how long a check's link waits for the first client; 0 not at all
+	Descriptors socket.Budget  // a session takes two, a mapped port and a parked link one
 	Log         *slog.Logger
 	Metrics     prometheus.Registerer
 }

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"syscall"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -22,10 +23,11 @@ const (
 
 // Connect begins to connect a socket of the data path that Go's poller does
 // not know, and returns its non-blocking descriptor. An error that comes later
-// is the socket's (SO_ERROR). Of what [Dial] promises, dead peers are left to
-// [Settle]: most connections end before they could be missed. Who talks Here
-// spares the kernel a packet: what is said first acknowledges the connection.
-func Connect(to netip.AddrPort, talk Talk) (fd int, err error) {
+// is the socket's (SO_ERROR). Of what [Options.Dial] promises, dead peers are
+// left to [Options.Settle]: most connections end before they could be missed.
+// Who talks Here spares the kernel a packet: what is said first acknowledges the
+// connection.
+func (o Options) Connect(to netip.AddrPort, talk Talk) (fd int, err error) {
 	family, addr := unix.AF_INET6, unix.Sockaddr(&unix.SockaddrInet6{Port: int(to.Port()), Addr: to.Addr().As16()})
 	if a := to.Addr().Unmap(); a.Is4() {
 		family, addr = unix.AF_INET, &unix.SockaddrInet4{Port: int(to.Port()), Addr: a.As4()}
@@ -34,7 +36,7 @@ func Connect(to netip.AddrPort, talk Talk) (fd int, err error) {
 	if err != nil {
 		return -1, os.NewSyscallError("socket", err)
 	}
-	err = errors.Join(reset(fd), noDelay(fd))
+	err = errors.Join(reset(fd), noDelay(fd), o.setCongestion(fd))
 	if err == nil && talk == Here {
 		err = setOption(fd, unix.IPPROTO_TCP, unix.TCP_QUICKACK, 0)
 	}
@@ -65,14 +67,23 @@ func Deliver(fd int) {
 // InlineUrgent makes urgent bytes travel in line, as plain ones.
 func InlineUrgent(fd int) error { return setOption(fd, unix.SOL_SOCKET, unix.SO_OOBINLINE, 1) }
 
-// Settle lets a dead peer be noticed within [DeadAfter].
-func Settle(fd int) error {
+// setCongestion chooses the congestion control, if the system's will not do.
+func (o Options) setCongestion(fd int) error {
+	if o.Congestion == "" {
+		return nil
+	}
+	return setOptionBytes(fd, unix.IPPROTO_TCP, unix.TCP_CONGESTION, unsafe.Pointer(unsafe.StringData(o.Congestion)), uintptr(len(o.Congestion)))
+}
+
+// Settle lets a dead peer be noticed as [Options.DeadAfter] says.
+func (o Options) Settle(fd int) error {
+	k := o.keepAlive()
 	return errors.Join(
 		setOption(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1),
-		setOption(fd, unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, int32(probeIdle.Seconds())),
-		setOption(fd, unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, int32(probeGap.Seconds())),
-		setOption(fd, unix.IPPROTO_TCP, unix.TCP_KEEPCNT, int32(probes)),
-		setOption(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int32(DeadAfter.Milliseconds())),
+		setOption(fd, unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, int32(k.Idle.Seconds())),
+		setOption(fd, unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, int32(k.Interval.Seconds())),
+		setOption(fd, unix.IPPROTO_TCP, unix.TCP_KEEPCNT, int32(k.Count)),
+		setOption(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int32(o.deadAfter().Milliseconds())),
 	)
 }
 
@@ -90,13 +101,26 @@ func Descriptor(c syscall.Conn) (fd int, err error) {
 	return fd, nil
 }
 
-// Conn makes a connection of package net of a descriptor, which it takes.
+// Conn makes a connection of package net of a descriptor, which it takes. Its
+// options stay.
 func Conn(fd int) (*net.TCPConn, error) {
+	idle, ierr := unix.GetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_KEEPIDLE)
+	gap, gerr := unix.GetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_KEEPINTVL)
+	probes, perr := unix.GetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_KEEPCNT)
 	f := os.NewFile(uintptr(fd), "")
 	c, err := net.FileConn(f)
 	_ = f.Close() // FileConn has duplicated it
-	if err != nil {
+	if err := errors.Join(ierr, gerr, perr, err); err != nil {
 		return nil, err
 	}
-	return c.(*net.TCPConn), nil
+	tc := c.(*net.TCPConn)
+	// FileConn has put Go's own in the place of what was there.
+	err = tc.SetKeepAliveConfig(net.KeepAliveConfig{
+		Enable: true, Idle: time.Duration(idle) * time.Second, Interval: time.Duration(gap) * time.Second, Count: probes,
+	})
+	if err != nil {
+		_ = tc.Close() // it is gone already
+		return nil, err
+	}
+	return tc, nil
 }

@@ -1,47 +1,86 @@
 // Package socket sets and reads what package net does not offer of a TCP
-// socket: how soon a dead peer is noticed, whether a close is a reset, and
-// what the kernel still holds. It knows nothing of links and sessions.
+// socket: its congestion control, how soon a dead peer is noticed, whether a
+// close is a reset, and what the kernel still holds. It knows nothing of links
+// and sessions.
 //
 // See tcp(7) and socket(7).
 package socket
 
 import (
 	"context"
+	"fmt"
 	"net"
-	"syscall"
 	"time"
 )
 
-// A dead peer is noticed within [DeadAfter], whether the connection is idle
-// (keep-alive) or data is outstanding (TCP_USER_TIMEOUT, where the system has
-// it). A peer that lives but takes no byte for that long counts as dead, too.
+// Options are the settings of the sockets of one leg of the data path. The zero
+// value is right for almost everyone.
+type Options struct {
+	// Congestion is the congestion control, one that [CheckCongestion] has
+	// passed; "" is the system's.
+	Congestion string
+	// DeadAfter is how soon a dead peer is noticed, whether the connection is
+	// idle (keep-alive) or data is outstanding (TCP_USER_TIMEOUT, where the
+	// system has it). A peer that lives but takes no byte for that long counts
+	// as dead, too. It is whole seconds from MinDeadAfter to MaxDeadAfter, and
+	// 25 s when it is 0.
+	DeadAfter time.Duration
+	// Backlog is how many connections may wait to be accepted; 0 is as many as
+	// the system permits, which more than that is, too.
+	Backlog int
+}
+
+// What [Options.DeadAfter] may be. Above the most, Linux would not take as many
+// probes as fit in.
 const (
-	DeadAfter = 25 * time.Second
-	probeIdle = 10 * time.Second // silence before the first keep-alive probe
-	probeGap  = 5 * time.Second
-	probes    = int((DeadAfter - probeIdle) / probeGap)
+	MinDeadAfter = 5 * time.Second
+	MaxDeadAfter = 10 * time.Minute
 )
 
-// keepAlive is how every connection of the data path is kept alive.
-var keepAlive = net.KeepAliveConfig{Enable: true, Idle: probeIdle, Interval: probeGap, Count: probes}
+func (o Options) deadAfter() time.Duration {
+	if o.DeadAfter == 0 {
+		return 25 * time.Second
+	}
+	return o.DeadAfter
+}
+
+// keepAlive probes an idle peer after 10 s and then every 5 s, or more often
+// when there is less time, so that the last probe's is over with DeadAfter.
+// Where there is more time the probes are more: longer pauses would save little,
+// and let firewalls on the way forget the connection.
+func (o Options) keepAlive() net.KeepAliveConfig {
+	total := o.deadAfter()
+	gap := min(5*time.Second, (total / 5).Truncate(time.Second))
+	idle := min(10*time.Second, 2*total/5)
+	probes := (total - idle + gap - 1) / gap
+	return net.KeepAliveConfig{Enable: true, Idle: total - probes*gap, Interval: gap, Count: int(probes)}
+}
 
 // Listen listens on a TCP address. The connections that it accepts are of the
-// data path: a dead peer is noticed within [DeadAfter], and until [Orderly]
-// they are reset, not closed, when the process dies.
-func Listen(ctx context.Context, address string) (*net.TCPListener, error) {
-	lc := net.ListenConfig{KeepAliveConfig: keepAlive, Control: control}
+// data path: they have the options, and until [Orderly] they are reset, not
+// closed, when the process dies.
+func (o Options) Listen(ctx context.Context, address string) (*net.TCPListener, error) {
+	lc := net.ListenConfig{KeepAliveConfig: o.keepAlive(), Control: o.control}
 	if inherits {
 		lc.KeepAliveConfig, lc.KeepAlive = net.KeepAliveConfig{}, -1
 	}
 	lc.SetMultipathTCP(false) // splice wants plain TCP
-	ln, err := lc.Listen(ctx, "tcp", address)
+	l, err := lc.Listen(ctx, "tcp", address)
 	if err != nil {
 		return nil, err
 	}
-	return ln.(*net.TCPListener), nil
+	ln := l.(*net.TCPListener)
+	if o.Backlog > 0 {
+		if err := setBacklog(ln, o.Backlog); err != nil {
+			_ = ln.Close() // it is listening for a better reason
+			return nil, fmt.Errorf("set the backlog of %s: %w", address, err)
+		}
+	}
+	return ln, nil
 }
 
-// Accept returns the listener's next connection, prepared as [Listen] says.
+// Accept returns the listener's next connection, prepared as [Options.Listen]
+// says.
 func Accept(ln *net.TCPListener) (*net.TCPConn, error) {
 	c, err := ln.AcceptTCP()
 	if err != nil {
@@ -56,10 +95,10 @@ func Accept(ln *net.TCPListener) (*net.TCPConn, error) {
 	return c, nil
 }
 
-// Dial connects to a TCP address, with the same promise as [Listen]'s
-// connections.
-func Dial(ctx context.Context, address string) (*net.TCPConn, error) {
-	d := net.Dialer{KeepAliveConfig: keepAlive, ControlContext: controlContext}
+// Dial connects to a TCP address, with the same promise as the connections of
+// [Options.Listen].
+func (o Options) Dial(ctx context.Context, address string) (*net.TCPConn, error) {
+	d := net.Dialer{KeepAliveConfig: o.keepAlive(), Control: o.control}
 	if inherits {
 		d.KeepAliveConfig, d.KeepAlive = net.KeepAliveConfig{}, -1
 	}
@@ -76,10 +115,6 @@ func Dial(ctx context.Context, address string) (*net.TCPConn, error) {
 		}
 	}
 	return tc, nil
-}
-
-func controlContext(_ context.Context, network, address string, c syscall.RawConn) error {
-	return control(network, address, c)
 }
 
 // TCP returns the TCP connection under c, which may be wrapped in TLS, or nil

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"math"
 	"net"
+	"os"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -14,14 +15,25 @@ import (
 // per accepted connection.
 const inherits = true
 
-func control(_, _ string, c syscall.RawConn) error {
+// control makes the socket under c one of the data path.
+func (o Options) control(_, _ string, c syscall.RawConn) error {
 	var err error
-	cerr := c.Control(func(fd uintptr) { err = prepare(int(fd)) })
+	cerr := c.Control(func(n uintptr) {
+		fd := int(n)
+		err = errors.Join(reset(fd), noDelay(fd), InlineUrgent(fd), o.setCongestion(fd), o.Settle(fd))
+	})
 	return errors.Join(cerr, err)
 }
 
-// prepare makes fd a socket of the data path.
-func prepare(fd int) error { return errors.Join(reset(fd), noDelay(fd), InlineUrgent(fd), Settle(fd)) }
+// setBacklog listens once more: the kernel takes the new backlog.
+func setBacklog(ln *net.TCPListener, n int) error {
+	rc, err := ln.SyscallConn()
+	if err != nil {
+		return err
+	}
+	cerr := rc.Control(func(fd uintptr) { err = os.NewSyscallError("listen", unix.Listen(int(fd), n)) })
+	return errors.Join(cerr, err)
+}
 
 // States of tcpi_state (linux/tcp_states.h).
 const (

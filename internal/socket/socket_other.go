@@ -10,7 +10,20 @@ import (
 
 const inherits = false
 
-func control(_, _ string, _ syscall.RawConn) error { return nil }
+func (o Options) control(_, _ string, _ syscall.RawConn) error {
+	if o.Congestion != "" {
+		return CheckCongestion(o.Congestion)
+	}
+	return nil
+}
+
+func setBacklog(*net.TCPListener, int) error { return errors.ErrUnsupported }
+
+// CheckCongestion tells why this process may not use a congestion control: on
+// this system it may use none but the system's.
+func CheckCongestion(string) error {
+	return errors.New("the congestion control can be chosen on Linux only")
+}
 
 // Info is what the kernel knows of a connection.
 type Info struct {

@@ -22,12 +22,16 @@ const deadline = 30 * time.Second
 // pair returns both ends of a connection of the data path.
 func pair(t testing.TB) (accepted, dialled *net.TCPConn) {
 	t.Helper()
-	ln, err := socket.Listen(t.Context(), "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	return pairOf(t, socket.Options{})
+}
+
+// pairOf is pair with options.
+func pairOf(t testing.TB, o socket.Options) (accepted, dialled *net.TCPConn) {
+	t.Helper()
+	ln := listen(t, o)
 	defer ln.Close()
-	if dialled, err = socket.Dial(t.Context(), ln.Addr().String()); err != nil {
+	var err error
+	if dialled, err = o.Dial(t.Context(), ln.Addr().String()); err != nil {
 		t.Fatal(err)
 	}
 	if accepted, err = socket.Accept(ln); err != nil {
@@ -38,6 +42,16 @@ func pair(t testing.TB) (accepted, dialled *net.TCPConn) {
 		c.SetDeadline(time.Now().Add(deadline))
 	}
 	return accepted, dialled
+}
+
+func listen(t testing.TB, o socket.Options) *net.TCPListener {
+	t.Helper()
+	ln, err := o.Listen(t.Context(), "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { ln.Close() })
+	return ln
 }
 
 func TestHowAConnectionEnds(t *testing.T) {
@@ -103,19 +117,16 @@ func TestTCP(t *testing.T) {
 }
 
 func TestTakenPort(t *testing.T) {
-	ln, err := socket.Listen(t.Context(), "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	if _, err := socket.Listen(t.Context(), ln.Addr().String()); !errors.Is(err, syscall.EADDRINUSE) {
+	var o socket.Options
+	ln := listen(t, o)
+	if _, err := o.Listen(t.Context(), ln.Addr().String()); !errors.Is(err, syscall.EADDRINUSE) {
 		t.Errorf("Listen on a taken port = %v, want EADDRINUSE", err)
 	}
 	ln.Close()
 	if _, err := socket.Accept(ln); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("Accept of a closed listener = %v, want %v", err, net.ErrClosed)
 	}
-	if _, err := socket.Dial(t.Context(), ln.Addr().String()); !errors.Is(err, syscall.ECONNREFUSED) {
+	if _, err := o.Dial(t.Context(), ln.Addr().String()); !errors.Is(err, syscall.ECONNREFUSED) {
 		t.Errorf("Dial to a closed port = %v, want ECONNREFUSED", err)
 	}
 }

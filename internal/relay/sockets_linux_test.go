@@ -1,0 +1,93 @@
+package relay_test
+
+import (
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ohrouter/oh-router/internal/relay"
+	"github.com/ohrouter/oh-router/internal/socket"
+)
+
+// Each end of a session that an engine opens has the options of its leg.
+func TestSocketsOfASession(t *testing.T) {
+	accepts := socket.Options{DeadAfter: 7 * time.Second}
+	leads := socket.Options{Congestion: another(t), DeadAfter: 14 * time.Second}
+	for _, tt := range []struct {
+		name        string
+		first, last string // what is said to have the session stand, and heard back
+		begin       func(c relay.Conn, o *opened, live *relay.Counters) *relay.Session
+	}{
+		{"forwarded", "", "", func(c relay.Conn, o *opened, live *relay.Counters) *relay.Session {
+			return c.Forward(relay.Call{To: o.to, Hello: []byte(hello), ConnectWithin: deadline, AnswerWithin: deadline, Sockets: leads}, o, live)
+		}},
+		{"served", request, answer, func(c relay.Conn, o *opened, live *relay.Counters) *relay.Session {
+			return c.Serve(relay.Terms{AskWithin: deadline, ConnectWithin: deadline, Sockets: leads}, o, live)
+		}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			f := &fixture{t: t, end: make(chan relay.End, 1)}
+			ln, at := listening(t)
+			o, session := newOpened(at), make(chan *relay.Session, 1)
+			addr, _ := acceptingOn(t, accepts, relay.Accept{Accepted: func(c relay.Conn) { session <- tt.begin(c, o, &f.live) }})
+			near := dial(t, addr)
+			say(t, near, tt.first)
+			far := accepted(t, ln)
+			if tt.name == "forwarded" {
+				expect(t, far, hello)
+				say(t, far, answer)
+			}
+			expect(t, near, tt.last)
+			s := <-session
+			o.follow(t, f, s)
+			fds := s.Descriptors()
+			if is, err := unix.GetsockoptString(fds[relay.B], unix.IPPROTO_TCP, unix.TCP_CONGESTION); leads.Congestion != "" && is != leads.Congestion {
+				t.Errorf("TCP_CONGESTION of B = %q, %v, want %q", is, err, leads.Congestion)
+			}
+			if is, err := unix.GetsockoptString(fds[relay.A], unix.IPPROTO_TCP, unix.TCP_CONGESTION); is == leads.Congestion || err != nil {
+				t.Errorf("TCP_CONGESTION of A = %q, %v, want the system's", is, err)
+			}
+			wantInt(t, s, relay.A, unix.TCP_NODELAY, 1) // else small writes wait 40 ms
+			wantInt(t, s, relay.B, unix.TCP_NODELAY, 1)
+			wantInt(t, s, relay.A, unix.TCP_USER_TIMEOUT, 7000)
+			wantInt(t, s, relay.A, unix.TCP_KEEPIDLE, 2)
+			wantInt(t, s, relay.B, unix.TCP_USER_TIMEOUT, 14_000)
+			wantInt(t, s, relay.B, unix.TCP_KEEPIDLE, 4)
+		})
+	}
+}
+
+// wantInt waits until an option of a session's end is what it should be: some
+// are set when the session has lasted a moment.
+func wantInt(t testing.TB, s *relay.Session, side relay.Side, option, want int) {
+	t.Helper()
+	got := -1
+	for end := time.Now().Add(deadline); got != want && time.Now().Before(end); {
+		var err error
+		if got, err = unix.GetsockoptInt(s.Descriptors()[side], unix.IPPROTO_TCP, option); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got != want {
+		t.Errorf("option %d of end %d = %d, want %d", option, side, got, want)
+	}
+}
+
+// another returns a congestion control that is not the system's, "" if there is
+// none to be had.
+func another(t testing.TB) string {
+	t.Helper()
+	is, err := os.ReadFile("/proc/sys/net/ipv4/tcp_congestion_control")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"reno", "cubic"} { // reno is everywhere, and for everybody
+		if name != strings.TrimSpace(string(is)) && socket.CheckCongestion(name) == nil {
+			return name
+		}
+	}
+	return ""
+}
