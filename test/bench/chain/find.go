@@ -19,9 +19,13 @@ import (
 func Known(binaries []Binary) []Chain {
 	chains := []Chain{{Name: Direct, Version: "–", Remark: "client to target, no forwarder", start: startDirect}}
 	for _, b := range binaries {
-		chains = append(chains, ohRouter(b))
+		chains = append(chains, ohRouter(b, false))
 	}
-	return append(chains, haproxy(false), nginx(false), socat(), ssh(), frp(), gost(), chisel(), haproxy(true), nginx(true))
+	chains = append(chains, haproxy(false), nginx(false), socat(), ssh(), frp(), gost(), chisel())
+	for _, b := range binaries {
+		chains = append(chains, ohRouter(b, true))
+	}
+	return append(chains, haproxy(true), nginx(true))
 }
 
 // Choose splits chains into those that the machine has, their versions filled

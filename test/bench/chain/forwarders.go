@@ -33,12 +33,16 @@ func startDirect(s *site) error {
 // Binary is an oh-router program to measure.
 type Binary struct{ Name, Path string }
 
-func ohRouter(b Binary) Chain {
-	return Chain{
-		Name: b.Name, Ours: true, needs: []string{b.Path}, version: []string{b.Path, "version", "-o", "json"}, read: ownVersion,
+func ohRouter(b Binary, tls bool) Chain {
+	c := Chain{
+		Name: b.Name, TLS: tls, Ours: true, needs: []string{b.Path}, version: []string{b.Path, "version", "-o", "json"}, read: ownVersion,
 		Remark: "router and proxy with their defaults: limits, accounting and keep-alive on",
-		start:  func(s *site) error { return startOHRouter(s, b.Path) },
+		start:  func(s *site) error { return startOHRouter(s, b.Path, tls) },
 	}
+	if tls {
+		c.Name, c.Remark = b.Name+"-tls", c.Remark+"; mutual TLS 1.3 between the hops"
+	}
+	return c
 }
 
 // ownVersion reads the version that oh-router prints as JSON.
@@ -50,27 +54,39 @@ func ownVersion(out string) string {
 	return v.Version
 }
 
-func startOHRouter(s *site, binary string) error {
+func startOHRouter(s *site, binary string, tls bool) error {
 	addrs, err := FreePorts(2)
 	if err != nil {
 		return err
+	}
+	var router, proxy []string // flags
+	scheme := "http://"
+	if tls {
+		ca, routerFile, proxyFile, err := s.identities()
+		if err != nil {
+			return err
+		}
+		router = []string{"--tls-ca", ca, "--tls-cert", routerFile, "--tls-key", routerFile}
+		proxy = []string{"--tls-ca", ca, "--tls-cert", proxyFile, "--tls-key", proxyFile}
+		scheme = "https://"
 	}
 	api, links := addrs[0], addrs[1]
 	at, err := s.link(links)
 	if err != nil {
 		return err
 	}
-	if err := s.run("proxy", binary, "proxy", "--listen", links.String(), "--allow", "127.0.0.0/8:*"); err != nil {
+	proxy = append([]string{"proxy", "--listen", links.String(), "--allow", "127.0.0.0/8:*"}, proxy...)
+	if err := s.run("proxy", binary, proxy...); err != nil {
 		return err
 	}
 	if err := s.await(links); err != nil {
 		return err
 	}
-	err = s.run("router", binary, "router", "--listen", api.String(), "--proxy", "bench="+at.String(), "--state", "none", "--idle-timeout", "0")
-	if err != nil {
+	router = append([]string{"router", "--listen", api.String(), "--proxy", "bench=" + at.String(), "--state", "none", "--idle-timeout", "0"}, router...)
+	if err := s.run("router", binary, router...); err != nil {
 		return err
 	}
-	s.api = "http://" + api.String()
+	s.api = scheme + api.String()
 	if err := s.await(api); err != nil {
 		return err
 	}
@@ -93,7 +109,7 @@ func (s *site) ready() bool {
 	if err != nil {
 		return false
 	}
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := load.Client.Do(req)
 	if err != nil {
 		return false
 	}
