@@ -67,7 +67,7 @@ func TestDefaults(t *testing.T) {
 	}
 	up := Config{Common: common, Router: router, Proxy: Proxy{Allow: policy.Everything(), DialTimeout: 5 * time.Second}}
 	router.Proxies = []ProxyAddress{{"127.0.0.1:9000", "127.0.0.1:9000"}}
-	router.State, router.Pool = "/home/someone/.local/state/oh-router", Pool{1, 64}
+	router.State, router.Pool = "/home/someone/.local/state/oh-router", Pool{0, 64}
 	for role, want := range map[Role]Config{
 		Up:         up,
 		RouterRole: {Common: common, Router: router},

@@ -125,7 +125,7 @@ func routerSettings() []setting {
 			help: "proxy to dial; may be repeated",
 			set:  func(c *Config, v []string) (err error) { c.Router.Proxies, err = parseProxies(v); return },
 		}, {
-			key: "router.pool", roles: []Role{RouterRole}, arg: "MIN-MAX", def: "1-64",
+			key: "router.pool", roles: []Role{RouterRole}, arg: "MIN-MAX", def: "0-64",
 			help: "how many links to each proxy are made ahead of their sessions, MIN-MAX; 0-0 none",
 			set:  one(func(c *Config, v string) (err error) { c.Router.Pool, err = parsePool(v); return }),
 		}, {

@@ -53,7 +53,7 @@ func parsePool(s string) (p Pool, err error) {
 		p.Max, err = strconv.Atoi(high)
 	}
 	if !ok || err != nil || p.Min < 0 || p.Min > p.Max || p.Max > maxPool {
-		return Pool{}, fmt.Errorf("%.60q is not MIN-MAX with 0 <= MIN <= MAX <= %d, such as 1-64", s, maxPool)
+		return Pool{}, fmt.Errorf("%.60q is not MIN-MAX with 0 <= MIN <= MAX <= %d, such as 0-64", s, maxPool)
 	}
 	return p, nil
 }

@@ -148,7 +148,7 @@ func (d *Dialer) connect(ctx context.Context, p *proxy) (*Link, error) {
 	if err != nil {
 		return nil, d.explain(err)
 	}
-	p.pool.tookSetUp(time.Since(begin))
+	p.pool.tookSetUp(time.Since(begin), time.Now())
 	return d.newLink(p, conn), nil
 }
 

@@ -53,8 +53,9 @@ func (h *Handshake) Call() (c Call, ok bool) {
 		return Call{}, false
 	}
 	p := h.rest[0]
-	to := p.at(time.Now())
-	if !to.IsValid() || h.dialer.TLS != nil || p.pool.ready() {
+	now := time.Now()
+	to := p.at(now)
+	if !to.IsValid() || h.dialer.TLS != nil || h.dialer.Pool.Max > 0 && (p.pool.ready() || p.pool.unknown(now)) {
 		return Call{}, false
 	}
 	h.rest = h.rest[1:]

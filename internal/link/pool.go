@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -25,7 +26,9 @@ type Pool struct {
 // How the pools behave.
 const (
 	// worthwhile is how long making a link has to take for a pool to be of use.
-	worthwhile = time.Millisecond
+	worthwhile = 2 * time.Millisecond
+	// measureEvery is how often it is looked how long that takes.
+	measureEvery = 30 * time.Second
 	// maxWarm is how old a warm link gets; a proxy waits ackTimeout. Ages
 	// differ by a third, so that links that were made together do not end
 	// together.
@@ -46,7 +49,9 @@ type pool struct {
 	mu     sync.Mutex // guards what follows; never held during I/O
 	links  []warmLink // oldest first
 	making int
-	setUp  time.Duration // how long making a link takes, smoothed; 0 not known
+	latest []time.Duration // how long making a link took, the last times
+	setUp  time.Duration   // the shortest of them, as a busy machine makes others longer; 0 not known
+	known  time.Time       // since when
 	level  float64       // links wanted within setUp, or a rush
 	peak   float64       // the highest level, as far as it is not forgotten
 	at     time.Time     // of level and peak
@@ -60,13 +65,19 @@ type warmLink struct {
 }
 
 // tookSetUp notes how long it took to make a link.
-func (p *pool) tookSetUp(d time.Duration) {
+func (p *pool) tookSetUp(d time.Duration, now time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.setUp == 0 {
-		p.setUp = d
-	}
-	p.setUp += (d - p.setUp) / 4
+	p.latest = append(p.latest, d)
+	p.latest = p.latest[max(0, len(p.latest)-4):]
+	p.setUp, p.known = slices.Min(p.latest), now
+}
+
+// unknown tells that it is time to look how long making a link takes.
+func (p *pool) unknown(now time.Time) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return now.Sub(p.known) > measureEvery
 }
 
 // want notes that a link is wanted now.
@@ -90,7 +101,7 @@ func (p *pool) decay(now time.Time) {
 func (p *pool) missing(limits Pool, now time.Time) int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if limits.Max == 0 || p.setUp > 0 && p.setUp < worthwhile || now.Before(p.next) {
+	if !p.worth(limits) || now.Before(p.next) {
 		return 0
 	}
 	p.decay(now)
@@ -98,6 +109,11 @@ func (p *pool) missing(limits Pool, now time.Time) int {
 	n := max(size-len(p.links)-p.making, 0)
 	p.making += n
 	return n
+}
+
+// worth tells whether warm links are of use. The caller holds mu.
+func (p *pool) worth(limits Pool) bool {
+	return limits.Max > 0 && (p.setUp >= worthwhile || p.setUp == 0 && limits.Min > 0)
 }
 
 // made adds a link that missing has asked for, or notes why there is none.
@@ -140,13 +156,15 @@ func (p *pool) take() *Link {
 	}
 }
 
-// old takes out the links whose time is over, or all.
-func (p *pool) old(now time.Time, all bool) (gone []warmLink) {
+// old takes out the links whose time is over, that have died or are of no use;
+// all of them for the zero Pool.
+func (p *pool) old(limits Pool, now time.Time) (gone []warmLink) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	useless := !p.worth(limits)
 	var stay []warmLink
 	for _, l := range p.links {
-		if all || now.After(l.until) || !l.Alive() {
+		if useless || now.After(l.until) || !l.Alive() {
 			gone = append(gone, l)
 		} else {
 			stay = append(stay, l)
@@ -181,18 +199,18 @@ func (d *Dialer) keepWarm(ctx context.Context) {
 		select {
 		case <-d.refill:
 		case <-ticker.C:
-			d.tidy(false)
+			d.tidy(d.Pool)
 		case <-ctx.Done():
 		}
 	}
 	wg.Wait()
-	d.tidy(true)
+	d.tidy(Pool{})
 }
 
-// tidy closes warm links that are too old, or all.
-func (d *Dialer) tidy(all bool) {
+// tidy closes warm links that are too old or too many.
+func (d *Dialer) tidy(limits Pool) {
 	for _, p := range d.known() {
-		for _, l := range p.pool.old(time.Now(), all) {
+		for _, l := range p.pool.old(limits, time.Now()) {
 			l.Close()
 		}
 	}

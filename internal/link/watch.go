@@ -48,7 +48,7 @@ func (d *Dialer) probe(ctx context.Context, log *slog.Logger) {
 			begin := time.Now()
 			conn, err := d.Sockets.Dial(ctx, p.Address)
 			if err == nil && d.TLS == nil {
-				p.pool.tookSetUp(time.Since(begin))
+				p.pool.tookSetUp(time.Since(begin), time.Now())
 			}
 			switch {
 			case err == nil:
