@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"net"
 	"net/http"
+	"net/netip"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
@@ -68,12 +69,31 @@ func startProxy(ctx context.Context, p *process, address string, budget socket.B
 		s.close()
 		return nil, err
 	}
+	all, ofOne := handshakes(cfg.Handshakes)
 	s.proxy = proxy.New(proxy.Config{
+		Own: s.own(), Handshakes: all, HandshakesPerSource: ofOne,
 		TLS: s.linkSettings(), Explain: identity.Explain,
 		Allow: cfg.Allow, DialTimeout: cfg.DialTimeout, Descriptors: budget, States: states, Relay: p.relay,
 		Log: p.log, Metrics: p.metrics,
 	})
 	return s, nil
+}
+
+// own returns where the proxy itself listens.
+func (s *proxyServer) own() []netip.AddrPort {
+	list := []netip.AddrPort{s.listener.Addr().(*net.TCPAddr).AddrPort()}
+	if s.metrics != nil {
+		list = append(list, s.metrics.Addr().(*net.TCPAddr).AddrPort())
+	}
+	return list
+}
+
+// handshakes returns how many links may be within theirs. Each takes two
+// descriptors: all of them leave most for sessions, and those of one source
+// leave some for the others.
+func handshakes(cfg config.Handshakes) (all, ofOne int) {
+	all = max(min(cfg.Max, sessionDescriptors()/8), 2)
+	return all, min(cfg.MaxPerSource, all/2)
 }
 
 // close takes back what a failed start has opened, which has failed for a better
@@ -132,10 +152,12 @@ func (s *proxyServer) reload(cfg config.Config) {
 	is, was := cfg.Proxy, s.p.cfg.Proxy
 	s.proxy.SetAllow(is.Allow)
 	s.p.needRestart(map[string]bool{
-		"proxy.listen":       is.Listen != was.Listen,
-		"proxy.metrics":      is.Metrics != was.Metrics,
-		"proxy.dial_timeout": is.DialTimeout != was.DialTimeout,
-		"proxy.state":        is.State != was.State,
+		"proxy.listen":                    is.Listen != was.Listen,
+		"proxy.metrics":                   is.Metrics != was.Metrics,
+		"proxy.dial_timeout":              is.DialTimeout != was.DialTimeout,
+		"proxy.max_handshakes":            is.Handshakes.Max != was.Handshakes.Max,
+		"proxy.max_handshakes_per_source": is.Handshakes.MaxPerSource != was.Handshakes.MaxPerSource,
+		"proxy.state":                     is.State != was.State,
 	})
 }
 

@@ -221,13 +221,15 @@ func (p *process) metricsHandler() http.Handler {
 	return promhttp.HandlerFor(p.metrics, promhttp.HandlerOpts{})
 }
 
-// descriptors returns a budget for the sessions of one of n roles. The rest of
+// descriptors returns a budget for the sessions of one of n roles.
+func descriptors(n int) socket.Budget { return socket.NewBudget(sessionDescriptors() / n) }
+
+// sessionDescriptors returns how many descriptors are for sessions. The rest of
 // what the process may have is for HTTP, for pipes and for what it opens at the
 // start.
-func descriptors(n int) socket.Budget {
+func sessionDescriptors() int {
 	limit := socket.Limit()
-	rest := limit - min(httpConnections(), 1200) - min(limit/16, 512) - 24
-	return socket.NewBudget(max(rest, 4) / n)
+	return max(limit-min(httpConnections(), 1200)-min(limit/16, 512)-24, 4)
 }
 
 // httpConnections is how many connections an HTTP server has at once. More wait

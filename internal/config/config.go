@@ -116,8 +116,12 @@ type Proxy struct {
 	Allow       *policy.List
 	Metrics     netip.AddrPort // the zero AddrPort: off
 	DialTimeout time.Duration
+	Handshakes  Handshakes
 	State       string // directory that has its identity; "" none
 }
+
+// Handshakes is how many links may be within theirs, in all and of one source.
+type Handshakes struct{ Max, MaxPerSource int }
 
 // ErrUsage is in the chain of an error that a flag or the environment caused,
 // and not a file.
@@ -231,7 +235,7 @@ func (c *Config) narrow(role Role) {
 		c.Router = Router{}
 	case Up:
 		c.Router.Proxies, c.Router.State, c.Router.Pool = nil, "", Pool{}
-		c.Proxy = Proxy{Allow: policy.Everything(), DialTimeout: c.Proxy.DialTimeout}
+		c.Proxy = Proxy{Allow: policy.Everything(), DialTimeout: c.Proxy.DialTimeout, Handshakes: c.Proxy.Handshakes}
 	}
 }
 

@@ -65,7 +65,9 @@ func TestDefaults(t *testing.T) {
 		Park:        3 * time.Second,
 		Quarantine:  10 * time.Minute,
 	}
-	up := Config{Common: common, Router: router, Proxy: Proxy{Allow: policy.Everything(), DialTimeout: 5 * time.Second}}
+	up := Config{Common: common, Router: router, Proxy: Proxy{
+		Allow: policy.Everything(), DialTimeout: 5 * time.Second, Handshakes: Handshakes{2048, 1024},
+	}}
 	router.Proxies = []ProxyAddress{{"127.0.0.1:9000", "127.0.0.1:9000"}}
 	router.State, router.Pool = "/home/someone/.local/state/oh-router", Pool{0, 64}
 	for role, want := range map[Role]Config{
@@ -73,7 +75,7 @@ func TestDefaults(t *testing.T) {
 		RouterRole: {Common: common, Router: router},
 		ProxyRole: {Common: common, Proxy: Proxy{
 			Listen: netip.MustParseAddrPort("127.0.0.1:9000"), DialTimeout: 5 * time.Second,
-			State: router.State,
+			Handshakes: Handshakes{2048, 1024}, State: router.State,
 		}},
 	} {
 		if d := diff(want, mustLoad(t, role, nil)); d != "" {
@@ -191,6 +193,7 @@ func TestValuesRefused(t *testing.T) {
 		{Up, "--idle-timeout=", `--idle-timeout: "" is not a duration such as 500ms, 90s, 5m or 1h30m`},
 		{Up, "--park=31s", `--park: 31s is too long: it may be 30s at most`},
 		{Up, "--dial-timeout=0", `--dial-timeout: 0 is too short: it has to be more than 0`},
+		{ProxyRole, "--max-handshakes=0", `--max-handshakes: "0" is not a number from 1 to 1000000`},
 		{Up, "--dial-timeout=2m", `--dial-timeout: 2m is too long: it may be 1m0s at most`},
 		{Up, "--listen=8080", `--listen: "8080" is not IP:PORT, as in 127.0.0.1:8080, [::1]:8080, or :8080 for all addresses`},
 		{Up, "--listen=127.0.0.1:http", `--listen: "127.0.0.1:http": the port is not a number from 0 to 65535 (0: any that is free)`},

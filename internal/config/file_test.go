@@ -67,7 +67,7 @@ func TestReferenceSaysWhatHelpSays(t *testing.T) {
 func TestFlagsAreOfTheContract(t *testing.T) {
 	for role, want := range map[Role]string{
 		RouterRole: "advertise bind-address config drain-timeout idle-timeout insecure link-security listen log-format log-level park pool ports proxy quarantine state tls-ca tls-cert tls-key",
-		ProxyRole:  "allow config dial-timeout drain-timeout insecure link-security listen log-format log-level metrics state tls-ca tls-cert tls-key",
+		ProxyRole:  "allow config dial-timeout drain-timeout insecure link-security listen log-format log-level max-handshakes max-handshakes-per-source metrics state tls-ca tls-cert tls-key",
 		Up:         "advertise bind-address config dial-timeout drain-timeout idle-timeout insecure listen log-format log-level park ports quarantine",
 	} {
 		fs := pflag.NewFlagSet("test", pflag.ContinueOnError)
@@ -94,7 +94,7 @@ func TestCheck(t *testing.T) {
 		{"list", "- a\n", "FILE: line 1: it is not a list of keys and values, as in \"log_level: info\""},
 		{"section as text", "router: x\n", "FILE:router: line 1: it is not a list of keys and values, as in \"log_level: info\""},
 		{"unknown", "colour: red\n", "FILE:colour: line 1: there is no such key; there are log_level, log_format, drain_timeout, insecure, link_security, tls_cert, tls_key, tls_ca, the sections router and proxy"},
-		{"unknown in section", "proxy:\n  colour: red\n", "FILE:proxy.colour: line 2: there is no such key; there are listen, allow, metrics, dial_timeout, state"},
+		{"unknown in section", "proxy:\n  colour: red\n", "FILE:proxy.colour: line 2: there is no such key; there are listen, allow, metrics, dial_timeout, max_handshakes, max_handshakes_per_source, state"},
 		{"wrong section", "proxy:\n  idle_timeout: 5m\n", "FILE:proxy.idle_timeout: line 2: there is no such key, but there is idle_timeout in the section router"},
 		{"not in its section", "listen: x\n", "FILE:listen: line 1: there is no such key, but there is listen in the section router and listen in the section proxy"},
 		{"dotted", "router.ports: 1-2\n", "FILE:router.ports: line 1: there is no such key, but there is ports in the section router"},

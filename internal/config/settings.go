@@ -158,6 +158,14 @@ func proxySettings() []setting {
 				return
 			}),
 		}, {
+			key: "proxy.max_handshakes", roles: []Role{ProxyRole}, arg: "NUMBER", def: "2048",
+			help: "links that may not have said yet what they want; of more, the oldest are dropped",
+			set:  one(func(c *Config, v string) (err error) { c.Proxy.Handshakes.Max, err = parseCount(v); return }),
+		}, {
+			key: "proxy.max_handshakes_per_source", roles: []Role{ProxyRole}, arg: "NUMBER", def: "1024",
+			help: "the same for those of one address, or one IPv6 network (/64)",
+			set:  one(func(c *Config, v string) (err error) { c.Proxy.Handshakes.MaxPerSource, err = parseCount(v); return }),
+		}, {
 			key: "proxy.state", roles: []Role{ProxyRole}, arg: "DIR",
 			help: "where 'oh-router proxy enroll' has put this machine's certificate, or none; $STATE_DIRECTORY by default, else the XDG state folder",
 			set:  one(func(c *Config, v string) error { c.Proxy.State = v; return nil }),

@@ -232,6 +232,15 @@ func parseAllow(items []string) (*policy.List, error) {
 	return nil, errors.Join(problems...)
 }
 
+// parseCount reads how many of something there may be.
+func parseCount(s string) (int, error) {
+	n, err := strconv.Atoi(s)
+	if err != nil || n < 1 || n > 1_000_000 {
+		return 0, fmt.Errorf("%.60q is not a number from 1 to 1000000", s)
+	}
+	return n, nil
+}
+
 // parseMetrics reads where a proxy's metrics are; the zero AddrPort is nowhere.
 func parseMetrics(s string) (netip.AddrPort, error) {
 	if s == "" || s == "off" {

@@ -53,6 +53,7 @@ type Request struct {
 
 	acceptor *Acceptor
 	conn     net.Conn // nil when somebody else has the connection
+	warm     func()   // of AcceptWarm
 	tracker  tracker
 
 	mu       sync.Mutex // guards what follows; held while the answer is sent and the AckCommand read
@@ -67,7 +68,13 @@ type Request struct {
 // sent anything, and else has code [ohrouter.InvalidRequest]: the peer does not
 // follow the protocol, or not in time.
 func (a *Acceptor) Accept(ctx context.Context, conn net.Conn) (*Request, error) {
-	r := &Request{acceptor: a, conn: conn}
+	return a.AcceptWarm(ctx, conn, func() {})
+}
+
+// AcceptWarm does what Accept does. It calls warm when the link is to wait for
+// its ConnectCommand: its peer has done its part, and now takes its time.
+func (a *Acceptor) AcceptWarm(ctx context.Context, conn net.Conn, warm func()) (*Request, error) {
+	r := &Request{acceptor: a, conn: conn, warm: warm}
 	r.tracker.begin(a.States)
 	err := r.begin(ctx)
 	if err != nil {
@@ -139,6 +146,7 @@ func (r *Request) waitWarm(ctx context.Context) error {
 		return ferr
 	}
 	r.tracker.move(warm)
+	r.warm()
 	tcp := socket.TCP(r.conn)
 	if tcp == nil {
 		return nil // the next read waits

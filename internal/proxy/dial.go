@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	ohrouter "github.com/ohrouter/oh-router"
+	"github.com/ohrouter/oh-router/internal/policy"
 	"github.com/ohrouter/oh-router/internal/socket"
 )
 
@@ -29,20 +31,32 @@ func (p *Proxy) connect(ctx context.Context, t ohrouter.Target) (*net.TCPConn, e
 	if err != nil {
 		return nil, err
 	}
-	var permitted []netip.AddrPort
-	for _, a := range addrs {
-		if allow.Permits(t, a) {
-			permitted = append(permitted, netip.AddrPortFrom(a.Unmap(), t.Port))
-		}
-	}
+	permitted, why := p.permitted(t, addrs, allow)
 	if len(permitted) == 0 {
-		return nil, denied(t, allow.Explain(t, addrs[0]))
+		return nil, denied(t, why)
 	}
 	conn, at, err := p.race(ctx, interleave(permitted))
 	if err != nil {
 		return nil, p.dialError(t, at, err)
 	}
 	return conn, nil
+}
+
+// permitted returns those of a target's addresses that may be dialled, or why
+// there is none.
+func (p *Proxy) permitted(t ohrouter.Target, addrs []netip.Addr, allow *policy.List) (list []netip.AddrPort, why string) {
+	for _, a := range addrs {
+		at := netip.AddrPortFrom(a.Unmap(), t.Port)
+		switch {
+		case !allow.Permits(t, a):
+			why = cmp.Or(why, allow.Explain(t, a))
+		case p.isOwn(at):
+			why = fmt.Sprintf("the proxy itself listens on %v: a session to that would be a loop", at)
+		default:
+			list = append(list, at)
+		}
+	}
+	return list, why
 }
 
 // denied tells why in the log alone: what the proxy would allow is its

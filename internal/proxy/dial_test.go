@@ -7,6 +7,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -14,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	ohrouter "github.com/ohrouter/oh-router"
+	"github.com/ohrouter/oh-router/internal/proxy"
 )
 
 const patient = 10 * time.Second
@@ -33,6 +35,7 @@ func TestAllowList(t *testing.T) {
 		{"an address that is not allowed", []string{"10.0.0.0/8:*"}, "127.0.0.1", nil, "", 0},
 		{"a name does not open loopback", []string{"db:*", "any"}, "db", []string{"127.0.0.1", "::1"}, "", 1},
 		{"nor in IPv6 clothes", []string{"any"}, "db", []string{"::ffff:127.0.0.1"}, "", 1},
+		{"nor in what carries it", []string{"any"}, "db", []string{"64:ff9b::7f00:1", "64:ff9b:1::7f00:1", "2002:7f00:1::1", "2001:0:a00:5::80ff:fffe", "::127.0.0.1"}, "", 1},
 		{"nor metadata", []string{"any"}, "db", []string{"169.254.169.254", "fd00:ec2::254", "100.100.100.200", "168.63.129.16"}, "", 1},
 		{"nor nothing", []string{"any"}, "db", []string{"0.0.0.0", "::"}, "", 1},
 		{"an address", []string{"127.0.0.1:*"}, "127.0.0.1", nil, "127.0.0.1", 0},
@@ -69,11 +72,100 @@ func TestSetAllowIsForNewSessions(t *testing.T) {
 	l, server := f.link(x, false)
 	f.SetAllow(list(t, "any"))
 	f.wantCode(x.Target, ohrouter.TargetDenied)
-	say(t, l.Conn(), server, "goes on")
+	wantReset(t, "router", l.Conn())
+	wantReset(t, "target", server)
 	f.SetAllow(nil)
 	f.wantCode(x.Target, ohrouter.TargetDenied)
 	f.SetAllow(list(t, "127.0.0.1:*"))
 	f.link(x, false)
+}
+
+func TestSetAllowIsForOpenSessions(t *testing.T) {
+	f, x, y := start(t, patient, "127.0.0.0/8:*"), listen(t, "127.0.0.1", 0), listen(t, "127.0.0.2", 0)
+	f.names.resolve = is("127.0.0.1")
+	kept, keptAt := f.link(y, false)
+	direct, directAt := f.link(x, false)
+	named, namedAt := f.link(x.named("db"), false)
+	parked, parkedAt := f.link(x, true)
+
+	f.SetAllow(list(t, "127.0.0.1:*", "127.0.0.2:*"))
+	say(t, direct.Conn(), directAt, "permitted still")
+	say(t, named.Conn(), namedAt, "permitted still")
+
+	begin := time.Now()
+	f.SetAllow(list(t, "127.0.0.2:*", "db:*")) // a name does not open loopback
+	for _, c := range []net.Conn{direct.Conn(), directAt, named.Conn(), namedAt} {
+		wantReset(t, "an end of a session", c)
+	}
+	until(t, "the parked link ends", func() bool { return !parked.Alive() })
+	if _, err := parkedAt.Read(make([]byte, 1)); err == nil {
+		t.Error("the target of the parked link is connected still")
+	}
+	if d := time.Since(begin); d > 2*time.Second {
+		t.Errorf("it took %v until all were cut", d)
+	}
+	say(t, kept.Conn(), keptAt, "not concerned")
+	if n := len(f.log.lines("session cut", "session=s-1", "resolved="+x.String())); n != 3 {
+		t.Errorf("%d lines in the log, want one for each that was cut:\n%v", n, f.log.lines())
+	}
+}
+
+func TestSetAllowWhileConnecting(t *testing.T) {
+	f, x := start(t, patient, "127.0.0.1:*"), listen(t, "127.0.0.1", 0)
+	f.names.resolve = func(context.Context, string) ([]netip.Addr, error) {
+		f.SetAllow(list(t, "127.0.0.2:*")) // the former list is being asked
+		return is("127.0.0.1")(nil, "")
+	}
+	f.wantCode(x.named("db").Target, ohrouter.TargetDenied)
+}
+
+func TestOwnListenersAreNotDialled(t *testing.T) {
+	const port = 9 // nobody has to listen
+	for _, tt := range []struct {
+		own  string
+		host string
+		want ohrouter.Code // of what is not denied: nobody listens there
+	}{
+		{"127.0.0.1", "127.0.0.1", ohrouter.TargetDenied},
+		{"127.0.0.1", "::ffff:127.0.0.1", ohrouter.TargetDenied},
+		{"127.0.0.1", "0.0.0.0", ohrouter.TargetDenied},
+		{"127.0.0.1", "db", ohrouter.TargetDenied},
+		{"127.0.0.1", "127.0.0.2", ohrouter.TargetRefused},
+		{"0.0.0.0", "127.0.0.1", ohrouter.TargetDenied},
+		{"0.0.0.0", "127.1.2.3", ohrouter.TargetDenied},
+		{"::", "127.0.0.1", ohrouter.TargetDenied},
+		{"::", "db", ohrouter.TargetDenied},
+	} {
+		t.Run(tt.own+" "+tt.host, func(t *testing.T) {
+			own := netip.AddrPortFrom(netip.MustParseAddr(tt.own), port)
+			f := startWith(t, proxy.Config{Own: []netip.AddrPort{own}}, patient, "0.0.0.0/8:*", "127.0.0.0/8:*")
+			f.names.resolve = is("127.0.0.1")
+			target, err := ohrouter.NewTarget(tt.host, strconv.Itoa(port))
+			if err != nil {
+				t.Fatal(err)
+			}
+			f.wantCode(target, tt.want)
+			if n := len(f.log.lines("code=target_denied", "itself listens")); (n == 1) != (tt.want == ohrouter.TargetDenied) {
+				t.Errorf("%d lines in the log say why:\n%v", n, f.log.lines())
+			}
+		})
+	}
+}
+
+func TestOwnAddressesOfTheMachine(t *testing.T) {
+	own, err := net.InterfaceAddrs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range own {
+		ip, _ := netip.AddrFromSlice(a.(*net.IPNet).IP)
+		if !proxy.OfThisMachine(ip.Unmap()) {
+			t.Errorf("%v is not taken for an address of this machine", a)
+		}
+	}
+	if proxy.OfThisMachine(netip.MustParseAddr("192.0.2.1")) {
+		t.Error("192.0.2.1 is taken for an address of this machine")
+	}
 }
 
 func TestEveryAddressIsTried(t *testing.T) {

@@ -113,6 +113,12 @@ type fixture struct {
 // everything back when the test is over.
 func start(t testing.TB, timeout time.Duration, patterns ...string) *fixture {
 	t.Helper()
+	return startWith(t, proxy.Config{}, timeout, patterns...)
+}
+
+// startWith returns a proxy of which cfg says more.
+func startWith(t testing.TB, cfg proxy.Config, timeout time.Duration, patterns ...string) *fixture {
+	t.Helper()
 	ln, err := socket.Options{}.Listen(t.Context(), "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -124,11 +130,10 @@ func start(t testing.TB, timeout time.Duration, patterns ...string) *fixture {
 		t.Fatal(err)
 	}
 	t.Cleanup(engine.Close)
-	f.Proxy = proxy.New(proxy.Config{
-		Allow: list(t, patterns...), DialTimeout: timeout, Descriptors: budget, States: link.NewStates(f.metrics),
-		Resolve: f.names.Resolve, Relay: engine, Metrics: f.metrics,
-		Log: slog.New(slog.NewTextHandler(f.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
-	})
+	cfg.Allow, cfg.DialTimeout, cfg.Descriptors, cfg.States = list(t, patterns...), timeout, budget, link.NewStates(f.metrics)
+	cfg.Resolve, cfg.Relay, cfg.Metrics = f.names.Resolve, engine, f.metrics
+	cfg.Log = slog.New(slog.NewTextHandler(f.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	f.Proxy = proxy.New(cfg)
 	f.Dialer = link.NewDialer([]link.Proxy{{Name: "p", Address: f.addr}}, link.NewStates(prometheus.NewRegistry()))
 	served := make(chan error)
 	go func() { served <- f.Serve(ln) }()

@@ -23,17 +23,22 @@ import (
 
 // Config is what a proxy is made of.
 type Config struct {
-	Allow       *policy.List   // targets it may dial; nil denies all
-	DialTimeout time.Duration  // for resolving and connecting together
-	Targets     socket.Options // of connections to targets
-	Descriptors socket.Budget  // a session takes two
-	States      *link.States
-	TLS         *tls.Config                                                  // of links; nil is plain TCP
-	Explain     func(error) error                                            // finds better errors for handshakes of TLS; nil none
-	Relay       *relay.Engine                                                // carries the sessions; closed after Shutdown
-	Resolve     func(ctx context.Context, host string) ([]netip.Addr, error) // nil: the system's resolver
-	Log         *slog.Logger
-	Metrics     prometheus.Registerer
+	Allow       *policy.List     // targets it may dial; nil denies all
+	Own         []netip.AddrPort // where it listens itself: never dialled
+	DialTimeout time.Duration    // for resolving and connecting together
+	Targets     socket.Options   // of connections to targets
+	Descriptors socket.Budget    // a session takes two
+	// Handshakes is how many links may not have said yet what they want, in all
+	// and of one source; 0 any number. The oldest go when there are more.
+	Handshakes, HandshakesPerSource int
+
+	States  *link.States
+	TLS     *tls.Config                                                  // of links; nil is plain TCP
+	Explain func(error) error                                            // finds better errors for handshakes of TLS; nil none
+	Relay   *relay.Engine                                                // carries the sessions; closed after Shutdown
+	Resolve func(ctx context.Context, host string) ([]netip.Addr, error) // nil: the system's resolver
+	Log     *slog.Logger
+	Metrics prometheus.Registerer
 }
 
 // Proxy serves links. It is made by [New].
@@ -42,6 +47,7 @@ type Proxy struct {
 	acceptor    *link.Acceptor
 	allow       atomic.Pointer[policy.List]
 	dialSeconds prometheus.Histogram
+	dropped     prometheus.Counter
 
 	taking, ctx context.Context    // the first ends with Shutdown's begin, the second with its end
 	drain, stop context.CancelFunc // of taking and ctx
@@ -51,6 +57,7 @@ type Proxy struct {
 	draining bool
 	stopped  bool                  // nothing is started any more
 	links    map[*session]struct{} // from accept to end
+	crowd    crowd                 // of them
 	begun    int                   // of them
 	listener *relay.Listener
 	idle     chan struct{} // closed when draining and no session is left that has begun
@@ -61,24 +68,44 @@ func New(cfg Config) *Proxy {
 	p := &Proxy{
 		cfg:   cfg,
 		links: make(map[*session]struct{}),
+		crowd: crowd{most: cfg.Handshakes, mostOfOne: cfg.HandshakesPerSource},
 		idle:  make(chan struct{}),
 		dialSeconds: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:    "ohrouter_dial_seconds",
 			Help:    "Time to resolve and connect to a target, failures included.",
 			Buckets: prometheus.ExponentialBuckets(0.00025, 2.5, 12),
 		}),
+		dropped: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "ohrouter_handshakes_dropped_total",
+			Help: "Links that were reset before they said what they want, because too many did not.",
+		}),
 	}
 	p.allow.Store(cfg.Allow)
 	p.ctx, p.stop = context.WithCancel(context.Background())
 	p.taking, p.drain = context.WithCancel(p.ctx)
 	p.acceptor = &link.Acceptor{States: cfg.States, Patience: cfg.DialTimeout, TLS: cfg.TLS, Explain: cfg.Explain, Draining: p.taking.Done()}
-	cfg.Metrics.MustRegister(p.dialSeconds)
+	cfg.Metrics.MustRegister(p.dialSeconds, p.dropped)
 	return p
 }
 
-// SetAllow replaces the allow-list for the connections that are dialled from
-// now on.
-func (p *Proxy) SetAllow(allow *policy.List) { p.allow.Store(allow) }
+// SetAllow replaces the allow-list. Sessions, and links that are parked, whose
+// target is not permitted any more are cut.
+func (p *Proxy) SetAllow(allow *policy.List) {
+	var denied []way
+	p.mu.Lock()
+	p.allow.Store(allow)
+	for s := range p.links {
+		if w := s.way; w.at.IsValid() && !allow.Permits(w.target, w.at.Addr()) {
+			s.cut()
+			denied = append(denied, w)
+		}
+	}
+	p.mu.Unlock()
+	for _, w := range denied {
+		p.cfg.Log.Warn("session cut: its target is not permitted any more",
+			"session", w.session, "target", w.target.String(), "resolved", w.at.String())
+	}
+}
 
 // Serve accepts links on ln until [Proxy.Shutdown] has ended. It closes ln, and
 // returns nil after a shutdown.

@@ -12,6 +12,7 @@ import (
 
 	ohrouter "github.com/ohrouter/oh-router"
 	"github.com/ohrouter/oh-router/internal/link"
+	"github.com/ohrouter/oh-router/internal/policy"
 	"github.com/ohrouter/oh-router/internal/relay"
 	"github.com/ohrouter/oh-router/internal/socket"
 )
@@ -28,11 +29,22 @@ type session struct {
 	live   relay.Counters
 
 	// Proxy.mu guards the rest.
+	way     way
+	place   place          // until it has said what it wants
+	doomed  bool           // cut, be it before there was anything to cut
 	begun   bool           // its end is waited for by a drain
 	onLoop  bool           // a loop opens it
 	carried *relay.Session // nil until a loop, or the relay, has it
 	link    *net.TCPConn   // while a goroutine serves it
 	target  *net.TCPConn   // likewise, once it is connected
+}
+
+// way is where a session leads, and by which list that was permitted.
+type way struct {
+	session string
+	target  ohrouter.Target
+	at      netip.AddrPort // the zero AddrPort while it leads nowhere
+	allow   *policy.List
 }
 
 // accepted begins to serve a link.
@@ -60,8 +72,11 @@ func (p *Proxy) accepted(c relay.Conn) {
 		return // a goroutine has the link, or it has ended
 	}
 	s.carried = carried
-	if p.stopped {
+	if p.stopped || s.doomed {
 		carried.Cut()
+	}
+	if !s.begun {
+		p.wait(s)
 	}
 }
 
@@ -78,13 +93,13 @@ func (s *session) Asked(b []byte) (n int, to netip.AddrPort, err error) {
 	if n == 0 {
 		return 0, to, nil
 	}
-	at, allow := req.Target.Addr(), p.allow.Load()
-	if !at.IsValid() || !allow.PermitsName(req.Target) || !allow.Permits(req.Target, at) || !p.begin(s) {
+	w := way{req.Session, req.Target, netip.AddrPortFrom(req.Target.Addr().Unmap(), req.Target.Port), p.allow.Load()}
+	if !w.at.IsValid() || !w.allow.Permits(w.target, w.at.Addr()) || p.mayBeOwn(w.at) || !p.begin(s, w) {
 		req.Close()
 		return 0, to, errElsewhere
 	}
 	s.req, s.dialed = req, time.Now()
-	return n, netip.AddrPortFrom(at.Unmap(), req.Target.Port), nil
+	return n, w.at, nil
 }
 
 // Connected answers the router.
@@ -98,7 +113,7 @@ func (s *session) Connected() []byte {
 func (s *session) Failed(c relay.Conn, f relay.Failure) {
 	p := s.proxy
 	p.mu.Lock()
-	s.onLoop = false
+	s.onLoop, s.carried, s.way = false, nil, way{}
 	p.mu.Unlock()
 	var notConnected error
 	switch {
@@ -130,8 +145,11 @@ func (s *session) take(c relay.Conn, notConnected error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	s.link = conn
-	if p.stopped {
+	if p.stopped || s.doomed {
 		socket.Abort(conn)
+	}
+	if !s.begun {
+		p.wait(s)
 	}
 	p.wg.Go(func() {
 		if !s.serve(conn, notConnected) {
@@ -144,14 +162,14 @@ func (s *session) take(c relay.Conn, notConnected error) {
 // end it.
 func (s *session) serve(conn *net.TCPConn, notConnected error) (carried bool) {
 	p := s.proxy
-	req, err := p.acceptor.Accept(p.ctx, conn)
+	req, err := p.acceptor.AcceptWarm(p.ctx, conn, func() { p.heard(s) })
 	if err != nil {
 		s.refused(err)
 		return false
 	}
 	s.req = req
 	switch {
-	case !p.begin(s):
+	case !p.begin(s, way{}):
 		err = ohrouter.Errorf(ohrouter.Draining, "the proxy is shutting down")
 	case notConnected != nil:
 		err = notConnected
@@ -167,7 +185,10 @@ func (s *session) serve(conn *net.TCPConn, notConnected error) (carried bool) {
 
 // refused logs why a link was not served.
 func (s *session) refused(err error) {
-	if errors.Is(err, io.EOF) || s.proxy.ctx.Err() != nil {
+	s.proxy.mu.Lock()
+	doomed := s.doomed
+	s.proxy.mu.Unlock()
+	if errors.Is(err, io.EOF) || s.proxy.ctx.Err() != nil || doomed {
 		s.log().Debug("link closed before it began")
 		return
 	}
@@ -194,14 +215,22 @@ func (s *session) reject(err error) {
 // relay. It tells whether it did.
 func (s *session) carry(target *net.TCPConn) bool {
 	p := s.proxy
-	p.mu.Lock()
-	s.target = target
-	p.mu.Unlock()
+	at := target.RemoteAddr().(*net.TCPAddr).AddrPort()
+	for led := false; !led; {
+		allow := p.allow.Load()
+		if !allow.Permits(s.req.Target, at.Addr()) { // not any more
+			socket.Orderly(target)
+			_ = target.Close()
+			s.reject(denied(s.req.Target, allow.Explain(s.req.Target, at.Addr())))
+			return false
+		}
+		led = p.leads(s, target, way{s.req.Session, s.req.Target, at, allow})
+	}
 	ctx, stopWatching := p.ctx, func() {}
 	if s.req.Parked {
 		ctx, stopWatching = p.taking, whenHungUp(target, s.req.HangUp)
 	}
-	conn, err := s.req.Accept(ctx, target.RemoteAddr().(*net.TCPAddr).AddrPort())
+	conn, err := s.req.Accept(ctx, at)
 	stopWatching()
 	if err != nil {
 		if s.req.Parked {
@@ -245,6 +274,7 @@ func (s *session) end() {
 	p.mu.Lock()
 	s.onLoop = false
 	delete(p.links, s)
+	p.crowd.leave(s)
 	if s.begun {
 		p.begun--
 		if p.draining && p.begun == 0 {
@@ -258,6 +288,7 @@ func (s *session) end() {
 
 // cut resets the session. The caller holds Proxy.mu.
 func (s *session) cut() {
+	s.doomed = true
 	if s.carried != nil {
 		s.carried.Cut()
 		return
@@ -269,19 +300,37 @@ func (s *session) cut() {
 	}
 }
 
-// begin counts a session among those that a drain waits for, unless none may
-// begin any more.
-func (p *Proxy) begin(s *session) bool {
+// begin counts a session that has said what it wants among those that a drain
+// waits for, unless none may begin any more, or the list has changed since it
+// was asked about the session's way.
+func (p *Proxy) begin(s *session, w way) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.crowd.leave(s)
+	if p.draining && !s.begun || w.at.IsValid() && w.allow != p.allow.Load() {
+		return false
+	}
+	s.way = w
 	if s.begun {
 		return true
 	}
-	if p.draining {
-		return false
-	}
 	s.begun = true
 	p.begun++
+	return true
+}
+
+// leads notes where a session leads, and the connection to that. It tells
+// whether it did: not when the list has changed since it was asked.
+func (p *Proxy) leads(s *session, target *net.TCPConn, w way) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if w.allow != p.allow.Load() {
+		return false
+	}
+	s.target, s.way = target, w
+	if s.doomed {
+		s.cut()
+	}
 	return true
 }
 

@@ -1,0 +1,4 @@
+package proxy
+
+// OfThisMachine is ofThisMachine.
+var OfThisMachine = ofThisMachine
