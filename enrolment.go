@@ -9,6 +9,14 @@ type Enrolment struct {
 	Request string `json:"csr"`             // a PKCS #10 request in PEM form; only its key counts
 }
 
+// NewInvitation is an enrolment token that has just been made: the only time
+// that anybody sees it.
+type NewInvitation struct {
+	Proxy     string    `json:"proxy"` // whom it makes of whoever has it
+	Token     string    `json:"token"`
+	ExpiresAt time.Time `json:"expires_at"`
+}
+
 // Certificate is the answer to an [Enrolment]: who the proxy is from now on.
 type Certificate struct {
 	Proxy       string    `json:"proxy"`       // its name

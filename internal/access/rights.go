@@ -18,14 +18,15 @@ const (
 
 // rights is what a role may do.
 type rights struct {
-	mapTargets   reach // make bindings: own is within the grant
-	seeBindings  reach // and their sessions
-	change       reach // patch and release bindings, cut sessions
-	seeProxies   reach // own is the granted ones, by name and state alone
-	seeTokens    reach
-	manageTokens reach // create and revoke
-	seeReasons   reach // why a target cannot be reached, where its name leads: own is if granted
-	seeMetrics   reach // and the parts of /readyz
+	mapTargets    reach // make bindings: own is within the grant
+	seeBindings   reach // and their sessions
+	change        reach // patch and release bindings, cut sessions
+	seeProxies    reach // own is the granted ones, by name and state alone
+	seeTokens     reach
+	manageTokens  reach // create and revoke
+	manageProxies reach // invite, and revoke their certificates
+	seeReasons    reach // why a target cannot be reached, where its name leads: own is if granted
+	seeMetrics    reach // and the parts of /readyz
 }
 
 // rightsOf is the table of all rights. A role that is not in it has none.
@@ -34,17 +35,17 @@ func rightsOf(role ohrouter.Role) rights {
 	case ohrouter.Admin:
 		return rights{
 			mapTargets: all, seeBindings: all, change: all, seeProxies: all,
-			seeTokens: all, manageTokens: all, seeReasons: all, seeMetrics: all,
+			seeTokens: all, manageTokens: all, manageProxies: all, seeReasons: all, seeMetrics: all,
 		}
 	case ohrouter.User:
 		return rights{
 			mapTargets: own, seeBindings: own, change: own, seeProxies: own,
-			seeTokens: own, manageTokens: none, seeReasons: own, seeMetrics: none,
+			seeTokens: own, manageTokens: none, manageProxies: none, seeReasons: own, seeMetrics: none,
 		}
 	case ohrouter.Viewer:
 		return rights{
 			mapTargets: none, seeBindings: all, change: none, seeProxies: all,
-			seeTokens: own, manageTokens: none, seeReasons: all, seeMetrics: all,
+			seeTokens: own, manageTokens: none, manageProxies: none, seeReasons: all, seeMetrics: all,
 		}
 	}
 	return rights{}
@@ -116,6 +117,15 @@ func (c Caller) ManagesTokens() error {
 		return nil
 	}
 	return ohrouter.Errorf(ohrouter.Forbidden, "the token's role is %s; tokens are for an admin to make and revoke", c.token.Role)
+}
+
+// ManagesProxies returns nil when the caller may invite proxies and revoke their
+// certificates. The error has code [ohrouter.Forbidden].
+func (c Caller) ManagesProxies() error {
+	if rightsOf(c.token.Role).manageProxies == all {
+		return nil
+	}
+	return ohrouter.Errorf(ohrouter.Forbidden, "the token's role is %s; proxies are for an admin to invite and revoke", c.token.Role)
 }
 
 // MayBind returns nil when the caller may make the binding. It looks at what

@@ -48,6 +48,7 @@ func TestRights(t *testing.T) {
 		"see its token":             func(c Caller) bool { return c.SeesToken(own(c)) },
 		"see others' tokens":        func(c Caller) bool { return c.SeesToken("t-other") },
 		"manage tokens":             func(c Caller) bool { return c.ManagesTokens() == nil },
+		"manage proxies":            func(c Caller) bool { return c.ManagesProxies() == nil },
 		"see metrics":               Caller.SeesMetrics,
 		"see reasons":               Caller.SeesReasons,
 		"map any target":            func(c Caller) bool { return c.MayBind(spec(t, "example.com:443")) == nil },

@@ -69,22 +69,22 @@ func (a *Authority) Run(ctx context.Context) {
 
 // Invite makes an enrolment token with which one machine becomes the proxy of
 // a name, within ttl; 0 is [DefaultInvitation]. The token is kept nowhere.
-func (a *Authority) Invite(ctx context.Context, proxy string, ttl time.Duration) (string, error) {
+func (a *Authority) Invite(ctx context.Context, proxy string, ttl time.Duration) (ohrouter.NewInvitation, error) {
 	if err := CheckName(proxy); err != nil {
-		return "", err
+		return ohrouter.NewInvitation{}, err
 	}
 	if ttl == 0 {
 		ttl = DefaultInvitation
 	}
 	if ttl < 0 || ttl > MaxInvitation {
-		return "", ohrouter.Errorf(ohrouter.InvalidRequest, "an enrolment token cannot be good for %v: more than 0, and %v at most", ttl, MaxInvitation)
+		return ohrouter.NewInvitation{}, ohrouter.Errorf(ohrouter.InvalidRequest, "an enrolment token cannot be good for %v: more than 0, and %v at most", ttl, MaxInvitation)
 	}
 	t, now := newToken(fingerprintOf(a.ca.cert)), time.Now().UTC()
-	err := a.store.AddInvitation(ctx, Invitation{Hash: t.hash(), Proxy: proxy, CreatedAt: now, ExpiresAt: now.Add(ttl)})
-	if err != nil {
-		return "", fmt.Errorf("invite %s: %w", proxy, err)
+	i := Invitation{Hash: t.hash(), Proxy: proxy, CreatedAt: now, ExpiresAt: now.Add(ttl)}
+	if err := a.store.AddInvitation(ctx, i); err != nil {
+		return ohrouter.NewInvitation{}, fmt.Errorf("invite %s: %w", proxy, err)
 	}
-	return t.text(), nil
+	return ohrouter.NewInvitation{Proxy: proxy, Token: t.text(), ExpiresAt: i.ExpiresAt}, nil
 }
 
 // Enrol gives the machine that has a token a certificate. Who it is, the token

@@ -62,11 +62,11 @@ func ask(t testing.TB, token string) (ohrouter.Enrolment, *ecdsa.PrivateKey) {
 
 func invite(t testing.TB, a *Authority, proxy string) string {
 	t.Helper()
-	token, err := a.Invite(t.Context(), proxy, 0)
-	if err != nil {
-		t.Fatalf("Invite(%s) = %v", proxy, err)
+	made, err := a.Invite(t.Context(), proxy, 0)
+	if left := time.Until(made.ExpiresAt); err != nil || made.Proxy != proxy || left <= 0 || left > DefaultInvitation {
+		t.Fatalf("Invite(%s) = one for %s with %v left, %v", proxy, made.Proxy, left, err)
 	}
-	return token
+	return made.Token
 }
 
 // enrolled gets a proxy's certificate.
@@ -263,7 +263,7 @@ func TestEnrolRefused(t *testing.T) {
 		if err := a.revocations.Revoke(t.Context(), "west"); err != nil {
 			t.Fatal(err)
 		}
-		e, _ = ask(t, long)
+		e, _ = ask(t, long.Token)
 		if _, err := a.Enrol(t.Context(), e); !errors.Is(err, ErrRevoked) {
 			t.Errorf("Enrol with a token from before a revocation = %v, want ErrRevoked", err)
 		}
