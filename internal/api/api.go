@@ -63,6 +63,11 @@ type Config struct {
 	// Hosts are the names by which the API may be called, besides localhost,
 	// Advertise and every address.
 	Hosts []string
+	// Authority enrols proxies; nil refuses the calls about that.
+	Authority Authority
+	// Revoke ends the certificates that the proxy of a name has; nil where links
+	// have none.
+	Revoke func(ctx context.Context, proxy string) error
 	// OpenMetrics answers /metrics without a token, too.
 	OpenMetrics bool
 	// AllowRequester makes "whoever made the call" what an empty allow means,
@@ -109,6 +114,7 @@ func New(cfg Config) (http.Handler, error) {
 	a.addBindings(h)
 	a.addSessions(h)
 	a.addTokens(h)
+	a.addEnrolment(h)
 	a.addRoute(h)
 	addHealth(mux, cfg.Parts, cfg.Metrics, func(r *http.Request) bool { return callerOf(r.Context()).SeesMetrics() })
 	doc, err := document(h.OpenAPI())

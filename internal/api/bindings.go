@@ -61,7 +61,7 @@ func (a *api) addBindings(h huma.API) {
 	bind.Responses = problems(h, ohrouter.InvalidRequest, ohrouter.TargetDenied, ohrouter.Conflict, ohrouter.QuotaExceeded,
 		ohrouter.TargetRefused, ohrouter.TargetUnreachable, ohrouter.TargetUnresolved, ohrouter.TargetTimeout,
 		ohrouter.NoProxy, ohrouter.ProxyUnreachable, ohrouter.PortsExhausted, ohrouter.Draining, ohrouter.Internal)
-	bodyProblems(bind.Responses)
+	bodyProblems(bind.Responses, maxBody)
 	bind.Responses["200"] = existingBinding(h)
 	huma.Register(h, bind, a.bind)
 
@@ -80,7 +80,7 @@ func (a *api) addBindings(h huma.API) {
 	patch.Description = "Each field that is given replaces the binding's; one that is absent, null or an empty string stays " +
 		"as it is. Open sessions go on, except those whose client is not in a new `allow`. Target, proxy and port cannot be changed: release the binding and bind anew."
 	patch.Responses = problems(h, ohrouter.InvalidRequest, ohrouter.NotFound, ohrouter.Conflict, ohrouter.Internal)
-	bodyProblems(patch.Responses)
+	bodyProblems(patch.Responses, maxBody)
 	huma.Register(h, patch, a.patch)
 
 	release := operation(http.MethodDelete, one, "release-binding", "bindings")

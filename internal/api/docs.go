@@ -69,10 +69,10 @@ func responses(contentType string, schema *huma.Schema, codes []ohrouter.Code, s
 }
 
 // bodyProblems adds what can be wrong with a body as such.
-func bodyProblems(m map[string]*huma.Response) {
+func bodyProblems(m map[string]*huma.Response, most int) {
 	for status, why := range map[int]string{
 		http.StatusBadRequest:            "the body is missing, incomplete or not JSON",
-		http.StatusRequestEntityTooLarge: fmt.Sprintf("the body is longer than %d bytes", maxBody),
+		http.StatusRequestEntityTooLarge: fmt.Sprintf("the body is longer than %d bytes", most),
 		http.StatusUnsupportedMediaType:  "the body says that it is not JSON",
 	} {
 		m[strconv.Itoa(status)] = &huma.Response{
@@ -98,7 +98,7 @@ func document(o *huma.OpenAPI) ([]byte, error) {
 		{Name: "bindings", Description: "A binding is a target mapped to a port of the router."},
 		{Name: "sessions", Description: "A session is one client connection to a mapped port, carried to the target."},
 		{Name: "tokens", Description: "A token is a right to make calls. Only an admin makes and revokes them."},
-		{Name: "proxies", Description: "A proxy dials the targets for the router."},
+		{Name: "proxies", Description: "A proxy dials the targets for the router. Its certificate says which one it is."},
 		{Name: "route", Description: "Two short calls for scripts. Every answer below `/route/` stands in an envelope."},
 		{Name: "health", Description: "For supervisors and monitoring."},
 	}

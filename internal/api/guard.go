@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"crypto/x509"
 	"net"
 	"net/http"
 	"net/netip"
@@ -36,7 +37,8 @@ func newGuard(cfg *Config) *guard {
 // caller is who makes a call, and from where.
 type caller struct {
 	access.Caller
-	addr netip.Addr // the zero Addr when the call did not come over TCP
+	addr        netip.Addr        // the zero Addr when the call did not come over TCP
+	certificate *x509.Certificate // that its connection has proved to be its own; nil without
 }
 
 type callerKey struct{}
@@ -66,7 +68,7 @@ func (g *guard) protect(next http.Handler) http.Handler {
 			refuse(w, r, p)
 			return
 		}
-		c := caller{Caller: who}
+		c := caller{Caller: who, certificate: certificateOf(r)}
 		if from, err := netip.ParseAddrPort(r.RemoteAddr); err == nil {
 			c.addr = from.Addr().Unmap().WithZone("")
 		}
@@ -95,6 +97,12 @@ func (g *guard) admit(r *http.Request) (access.Caller, *Problem) {
 		return access.Caller{}, problemFor(ohrouter.Errorf(ohrouter.Forbidden,
 			"the call comes from a page of another site in a browser; programs are to send no Origin and no Sec-Fetch-Site"))
 	}
+	if fromMachine(r.URL.Path) {
+		if r.URL.Path == renewPath && certificateOf(r) == nil {
+			return access.Caller{}, problemFor(errNoCertificate())
+		}
+		return access.Caller{}, nil // who may do nothing else
+	}
 	who, err := g.tokens.Authenticate(bearer(r))
 	if err != nil {
 		return access.Caller{}, challenge(problemFor(err), r.Header.Get("Authorization") != "")
@@ -104,6 +112,15 @@ func (g *guard) admit(r *http.Request) (access.Caller, *Problem) {
 			"the token's role is %s; metrics are for an admin or a viewer", who.Role())), true)
 	}
 	return who, nil
+}
+
+// certificateOf returns the certificate of a call's connection. The server has
+// checked it; what it is good for is for others to say.
+func certificateOf(r *http.Request) *x509.Certificate {
+	if r.TLS == nil || len(r.TLS.PeerCertificates) == 0 {
+		return nil
+	}
+	return r.TLS.PeerCertificates[0]
 }
 
 // bearer returns the token that a call shows, "" if it shows nothing. What is

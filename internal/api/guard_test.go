@@ -146,7 +146,7 @@ func TestNobodyIsAnswered(t *testing.T) {
 	} {
 		for _, what := range []string{
 			"GET /v1/bindings", "POST /v1/bindings", "GET /v1/bindings/b1", "PATCH /v1/bindings/b1", "DELETE /v1/bindings/b1",
-			"GET /v1/sessions", "DELETE /v1/sessions/s1", "GET /v1/proxies", "GET /v1/nothing", "PUT /v1/bindings", "GET /",
+			"GET /v1/sessions", "DELETE /v1/sessions/s1", "GET /v1/proxies", "POST /v1/proxies/east/invitations", "DELETE /v1/proxies/east/certificate", "GET /v1/nothing", "PUT /v1/bindings", "GET /",
 			"GET /route/bind/db.internal/3306", "POST /route/bind/db.internal/3306", "GET /route/queryServerBindStat", "GET /metrics",
 			"GET /v1/bindings?access_token=" + tokens.secret["admin"], "OPTIONS /v1/bindings", "GET /docs/../v1/bindings", "GET //livez",
 		} {

@@ -27,8 +27,11 @@ const (
 	maxBody      = 64 << 10
 	maxDiscarded = 16 << 20 // of a body that is refused
 
+	maxMachineBody = 4 << 10 // of a caller without an API token
+
 	headerTimeout  = 5 * time.Second
 	bodyTimeout    = 10 * time.Second
+	machineTimeout = 5 * time.Second // for its body
 	discardTimeout = time.Second
 	answerTimeout  = time.Minute // from the first byte of the answer
 	idleTimeout    = 2 * time.Minute
@@ -125,18 +128,22 @@ func readBody(w http.ResponseWriter, r *http.Request) ([]byte, *Problem) {
 	if r.Body == nil || r.Body == http.NoBody {
 		return nil, nil
 	}
+	most, within := int64(maxBody), bodyTimeout
+	if fromMachine(r.URL.Path) {
+		most, within = maxMachineBody, machineTimeout
+	}
 	// It also bounds how long the server looks for the rest of a refused body.
 	// The server lifts it when the body has been read, and calls may go on.
-	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTimeout))
-	tooLarge := invalid(http.StatusRequestEntityTooLarge, "the body is longer than %d bytes", maxBody)
-	if r.ContentLength > maxBody {
+	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(within))
+	tooLarge := invalid(http.StatusRequestEntityTooLarge, "the body is longer than %d bytes", most)
+	if r.ContentLength > most {
 		return nil, tooLarge
 	}
-	body, err := io.ReadAll(io.LimitReader(r.Body, maxBody+1))
+	body, err := io.ReadAll(io.LimitReader(r.Body, most+1))
 	switch {
 	case err != nil:
-		return nil, invalid(http.StatusBadRequest, "the body did not arrive whole within %v", bodyTimeout)
-	case len(body) > maxBody:
+		return nil, invalid(http.StatusBadRequest, "the body did not arrive whole within %v", within)
+	case int64(len(body)) > most:
 		return nil, tooLarge
 	case !utf8.Valid(body):
 		return nil, invalid(http.StatusBadRequest, "the body is not UTF-8")

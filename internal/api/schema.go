@@ -117,6 +117,17 @@ func descriptions() map[string]map[string]string {
 			"seen_at":    "The last handshake that it answered; null before the first.",
 			"last_error": "The last handshake that it did not answer; null before the first.",
 		},
+		"NewInvitation": {
+			"proxy":      "Whom it makes of whoever has it.",
+			"token":      "What its holder shows to enrol. It is answered this once and kept nowhere.",
+			"expires_at": "When it ends, used or not.",
+		},
+		"Certificate": {
+			"proxy":       "Who its holder is from now on.",
+			"certificate": "The certificate in PEM form.",
+			"ca":          "The certificate of the CA that has signed it and the router's, in PEM form.",
+			"expires_at":  "When it ends. It can be renewed until then.",
+		},
 		"Token":       tokenDescriptions(),
 		"NewToken":    newTokenDescriptions(),
 		"BindingList": {"bindings": "The bindings, oldest first, those that drain included."},

@@ -64,7 +64,7 @@ func (a *api) addTokens(h huma.API) {
 		"at first, the first one closes the API to everybody who has none; it must be an admin's."
 	create.DefaultStatus = http.StatusCreated
 	create.Responses = problems(h, ohrouter.InvalidRequest, ohrouter.Conflict, ohrouter.QuotaExceeded, ohrouter.Internal)
-	bodyProblems(create.Responses)
+	bodyProblems(create.Responses, maxBody)
 	huma.Register(h, create, a.createToken)
 
 	list := operation(http.MethodGet, "/v1/tokens", "list-tokens", "tokens")
