@@ -9,6 +9,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"net/url"
+	"slices"
 	"time"
 )
 
@@ -62,6 +63,11 @@ func newIssuer(name string) (*issuer, error) {
 		return nil, err
 	}
 	return &issuer{cert, key}, nil
+}
+
+// ours tells whether a CA is as newIssuer makes them.
+func ours(ca *x509.Certificate) bool {
+	return ca.PermittedDNSDomainsCritical && slices.Equal(ca.PermittedURIDomains, []string{domain})
 }
 
 // order is what a leaf is to say.

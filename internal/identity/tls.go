@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"reflect"
+	"slices"
 
 	ohrouter "github.com/ohrouter/oh-router"
 )
@@ -56,7 +57,10 @@ func (c *Credentials) HTTPSClient() *tls.Config {
 }
 
 // ClientTLS returns the settings for calls to the API of a router whose CA is
-// in ca, in PEM form, without a certificate of the caller's own.
+// in ca, in PEM form, without a certificate of the caller's own. If [Init] has
+// made the CA, the router may have any name and address: its identity counts,
+// and nothing else gets one from there. Any other CA signs for other servers,
+// too, so that its certificate has to be for the host that is called.
 func ClientTLS(ca []byte) (*tls.Config, error) {
 	certs, err := parseCertificates(ca)
 	if err != nil {
@@ -67,6 +71,9 @@ func ClientTLS(ca []byte) (*tls.Config, error) {
 		return nil, ohrouter.Errorf(ohrouter.InvalidRequest, "the CA cannot be used: no certificate in it is that of a CA")
 	}
 	t := newTrust(cas)
+	if slices.ContainsFunc(cas, func(c *x509.Certificate) bool { return !ours(c) }) {
+		return &tls.Config{RootCAs: t.roots, MinVersion: tls.VersionTLS13}, nil
+	}
 	return dialling(func(s tls.ConnectionState) error {
 		return t.check(s, demand{role: Router, usage: x509.ExtKeyUsageServerAuth}, nil)
 	}, "h2", "http/1.1"), nil
