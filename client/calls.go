@@ -142,6 +142,35 @@ func (c *Client) RevokeToken(ctx context.Context, id string) error {
 	return err
 }
 
+// Invite asks for an enrolment token for the proxy of a name, good for ttl; 0 is
+// the router's default. The token is in the answer, and nowhere else.
+func (c *Client) Invite(ctx context.Context, proxy string, ttl time.Duration) (made ohrouter.NewInvitation, err error) {
+	path, err := pathOf("proxies", proxy)
+	if err != nil {
+		return made, err
+	}
+	in := struct {
+		TTL ohrouter.Duration `json:"ttl,omitempty"`
+	}{ohrouter.Duration(ttl)}
+	if _, err := c.do(ctx, http.MethodPost, path+"/invitations", in, &made, maxAnswer); err != nil {
+		return ohrouter.NewInvitation{}, err
+	}
+	if made.Proxy == "" || made.Token == "" {
+		return ohrouter.NewInvitation{}, c.notAPI("the answer is not an enrolment token")
+	}
+	return made, nil
+}
+
+// RevokeCertificate ends all certificates that the proxy of a name has.
+func (c *Client) RevokeCertificate(ctx context.Context, proxy string) error {
+	path, err := pathOf("proxies", proxy)
+	if err != nil {
+		return err
+	}
+	_, err = c.do(ctx, http.MethodDelete, path+"/certificate", nil, nil, 0)
+	return err
+}
+
 // list gets all of a kind. The answer is never nil without an error.
 func list[T any](ctx context.Context, c *Client, kind string, query url.Values) ([]T, error) {
 	path := "/v1/" + kind

@@ -11,7 +11,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -44,10 +43,10 @@ type Config struct {
 	Server    string // base URL of the API; "" is DefaultServer
 	Token     string // sent as bearer token; "" sends none
 	UserAgent string // "" is "oh-router"
-	// RootCAs are the certificate authorities that the router's certificate may
-	// come from; nil are those of this machine. It is not for use with HTTP.
-	RootCAs *x509.CertPool
-	HTTP    *http.Client // nil is one with a dial timeout of 5 s; its redirects are never followed
+	// TLS are the settings of calls to https://; nil trusts the certificate
+	// authorities of this machine. It is not for use with HTTP.
+	TLS  *tls.Config
+	HTTP *http.Client // nil is one with a dial timeout of 5 s; its redirects are never followed
 }
 
 // Client calls one router. It is safe for concurrent use.
@@ -75,7 +74,7 @@ func New(cfg Config) (*Client, error) {
 	if c.agent == "" {
 		c.agent = "oh-router"
 	}
-	hc := http.Client{Transport: newTransport(cfg.RootCAs)}
+	hc := http.Client{Transport: newTransport(cfg.TLS)}
 	if cfg.HTTP != nil {
 		hc = *cfg.HTTP
 	}
@@ -98,9 +97,12 @@ func (c *Client) TokenInClear() bool {
 }
 
 // newTransport returns the default transport with our own dial timeout.
-func newTransport(roots *x509.CertPool) http.RoundTripper {
+func newTransport(secure *tls.Config) http.RoundTripper {
+	if secure == nil {
+		secure = &tls.Config{MinVersion: tls.VersionTLS13}
+	}
 	t := http.Transport{
-		TLSClientConfig:     &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS13},
+		TLSClientConfig:     secure,
 		Proxy:               http.ProxyFromEnvironment,
 		DialContext:         (&net.Dialer{Timeout: dialTimeout}).DialContext,
 		TLSHandshakeTimeout: dialTimeout,

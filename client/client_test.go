@@ -157,6 +157,20 @@ func TestCalls(t *testing.T) {
 			}
 			return err
 		}, call{method: "GET", uri: "/v1/proxies"}},
+		{"invite", 201, `{"proxy":"east","token":"ohe_x"}`, func(ctx context.Context, c *client.Client) error {
+			made, err := c.Invite(ctx, "east", 90*time.Minute)
+			if made.Token != "ohe_x" {
+				return fmt.Errorf("got %v", made)
+			}
+			return err
+		}, call{method: "POST", uri: "/v1/proxies/east/invitations", contentType: "application/json", body: `{"ttl":"1h30m0s"}`}},
+		{"invite without a ttl", 201, `{"proxy":"east","token":"ohe_x"}`, func(ctx context.Context, c *client.Client) error {
+			_, err := c.Invite(ctx, "a/b", 0)
+			return err
+		}, call{method: "POST", uri: "/v1/proxies/a%2Fb/invitations", contentType: "application/json", body: `{}`}},
+		{"revoke a certificate", 204, "", func(ctx context.Context, c *client.Client) error {
+			return c.RevokeCertificate(ctx, "east")
+		}, call{method: "DELETE", uri: "/v1/proxies/east/certificate"}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -218,6 +232,9 @@ func TestBadIDsAreNotSent(t *testing.T) {
 		}
 		if err := c.Kill(t.Context(), id); ohrouter.CodeOf(err) != ohrouter.NotFound {
 			t.Errorf("Kill(%q) = %v, want not_found", id, err)
+		}
+		if err := c.RevokeCertificate(t.Context(), id); ohrouter.CodeOf(err) != ohrouter.NotFound {
+			t.Errorf("RevokeCertificate(%q) = %v, want not_found", id, err)
 		}
 		if _, err := c.Binding(t.Context(), id); ohrouter.CodeOf(err) != ohrouter.NotFound {
 			t.Errorf("Binding(%q) = %v, want not_found", id, err)

@@ -47,6 +47,9 @@ func (c *Client) whyUnanswered(err error) string {
 	if v, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
 		return fmt.Sprintf("the certificate of %s is not trusted (%v): name the file of the router's CA with --ca-file", c.server, v.Err)
 	}
+	if e, ok := errors.AsType[*ohrouter.Error](err); ok { // of Config.TLS
+		return fmt.Sprintf("the certificate of %s is not trusted: %s", c.server, e.Message)
+	}
 	if isTimeout(err) && !dialled {
 		return fmt.Sprintf("%s takes the call, but does not answer in time: is the router overloaded or stopped?", c.server)
 	}
@@ -97,6 +100,10 @@ type problem struct {
 func (c *Client) refused(ctx context.Context, resp *http.Response) error {
 	if to := resp.Header.Get("Location"); resp.StatusCode/100 == 3 && to != "" {
 		return c.notAPI(fmt.Sprintf("it redirects to %.200s", to))
+	}
+	if resp.StatusCode == http.StatusBadRequest && !resp.ProtoAtLeast(1, 1) && strings.HasPrefix(c.server, "http://") {
+		// What servers of HTTPS made in Go say to whoever speaks HTTP.
+		return c.notAPI("it answers as servers do that want https:// instead of http://")
 	}
 	if mediaType(resp) != "application/problem+json" {
 		return c.notAPI("it answers with " + describe(resp))

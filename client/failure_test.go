@@ -2,9 +2,11 @@ package client_test
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -119,6 +121,36 @@ func TestNoRouter(t *testing.T) {
 				t.Errorf("Bind = %s %q, want ErrNoRouter with %q", e.Code, e.Message, tt.say)
 			}
 		})
+	}
+}
+
+// TestTLS has settings whose own check fails, and the other way about: plain
+// HTTP to a server that wants TLS.
+func TestTLS(t *testing.T) {
+	srv := httptest.NewUnstartedServer(answer(200, "application/json", `{"proxies":[]}`))
+	srv.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelInfo)
+	srv.StartTLS()
+	defer srv.Close()
+	check := func(err error) *tls.Config {
+		return &tls.Config{InsecureSkipVerify: true, VerifyConnection: func(tls.ConnectionState) error { return err }}
+	}
+	c, err := client.New(client.Config{Server: srv.URL, TLS: check(ohrouter.Errorf(ohrouter.Unauthorized, "the peer is proxy/east"))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if e := failing(t, c, t.Context()); !errors.Is(e, client.ErrNoRouter) || !strings.Contains(e.Message, "is not trusted: the peer is proxy/east") {
+		t.Errorf("Bind = %q, want what the check says", e.Message)
+	}
+	if c, err = client.New(client.Config{Server: srv.URL, TLS: check(nil)}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Proxies(t.Context()); err != nil {
+		t.Errorf("Proxies = %v, want an answer", err)
+	}
+	srv.CloseClientConnections()
+	e := failing(t, dial(t, client.Config{Server: strings.Replace(srv.URL, "https://", "http://", 1)}), t.Context())
+	if !errors.Is(e, client.ErrNotAPI) || !strings.Contains(e.Message, "want https:// instead of http://") {
+		t.Errorf("Bind = %q, want it to say https://", e.Message)
 	}
 }
 

@@ -3,11 +3,13 @@ package main
 import (
 	"cmp"
 	"context"
-	"crypto/x509"
 	"fmt"
 	"io"
+	"net/netip"
+	"net/url"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -16,6 +18,7 @@ import (
 
 	ohrouter "github.com/ohrouter/oh-router"
 	"github.com/ohrouter/oh-router/client"
+	"github.com/ohrouter/oh-router/internal/identity"
 )
 
 // Limits of the client commands.
@@ -35,9 +38,9 @@ type apiAccess struct {
 // newAccess gives cmd the flags that all client commands have.
 func newAccess(cmd *cobra.Command, environ []string) *apiAccess {
 	a := &apiAccess{environ: environ}
-	cmd.Flags().StringVar(&a.server, "server", "", "`URL` of the router's API (env OH_ROUTER_SERVER; default "+client.DefaultServer+")")
-	cmd.Flags().StringVar(&a.tokenFile, "token-file", "", "`FILE` that holds the API token (env OH_ROUTER_TOKEN_FILE, or the token itself in OH_ROUTER_TOKEN)")
-	cmd.Flags().StringVar(&a.caFile, "ca-file", "", "PEM `FILE` with the CA of the router's certificate (env OH_ROUTER_CA_FILE; default this machine's CAs)")
+	cmd.Flags().StringVar(&a.server, "server", "", "`URL` of the router's API (env OH_ROUTER_SERVER; default "+client.DefaultServer+", or https:// there if this machine's state directory has a CA)")
+	cmd.Flags().StringVar(&a.tokenFile, "token-file", "", "`FILE` that holds the API token (env OH_ROUTER_TOKEN_FILE, or the token itself in OH_ROUTER_TOKEN; default for https:// on this machine admin.token of the state directory)")
+	cmd.Flags().StringVar(&a.caFile, "ca-file", "", "PEM `FILE` with the CA of the router's certificate (env OH_ROUTER_CA_FILE; default the system's, for https:// on this machine that of the state directory)")
 	return a
 }
 
@@ -55,35 +58,84 @@ func getenv(environ []string, name string) string {
 	return ""
 }
 
-// client returns a client of the router that flags and environment name.
+// client returns a client of the router that flags and environment name. What
+// they do not say is found out on the machine of a router that has a CA: see own.
 func (a *apiAccess) client() (*client.Client, error) {
-	token := strings.TrimSpace(a.getenv("OH_ROUTER_TOKEN"))
-	if file := cmp.Or(a.tokenFile, a.getenv("OH_ROUTER_TOKEN_FILE")); file != "" {
-		var err error
-		if token, err = readToken(file); err != nil {
+	own := a.own()
+	cfg := client.Config{
+		Server:    cmp.Or(a.server, a.getenv("OH_ROUTER_SERVER"), own.server),
+		Token:     strings.TrimSpace(a.getenv("OH_ROUTER_TOKEN")),
+		UserAgent: "oh-router/" + buildVersion().Version,
+	}
+	caFile := cmp.Or(a.caFile, a.getenv("OH_ROUTER_CA_FILE"))
+	tokenFile := cmp.Or(a.tokenFile, a.getenv("OH_ROUTER_TOKEN_FILE"))
+	if caFile == "" && onThisMachine(cfg.Server) && own.caFile != "" {
+		caFile = own.caFile
+		if tokenFile == "" && cfg.Token == "" {
+			tokenFile = own.tokenFile
+		}
+	}
+	var err error
+	if tokenFile != "" {
+		if cfg.Token, err = readToken(tokenFile); err != nil {
 			return nil, err
 		}
 	}
-	var roots *x509.CertPool
-	if file := cmp.Or(a.caFile, a.getenv("OH_ROUTER_CA_FILE")); file != "" {
-		pem, err := readSmall(file, "the CA", maxCAFile)
+	if caFile != "" {
+		pem, err := readSmall(caFile, "the CA", maxCAFile)
 		if err != nil {
 			return nil, err
 		}
-		if roots = x509.NewCertPool(); !roots.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("read the CA: %s has no PEM certificate", file)
+		if cfg.TLS, err = identity.ClientTLS(pem); err != nil {
+			return nil, fmt.Errorf("read the CA: %s: %s", caFile, ohrouter.Message(err))
 		}
 	}
-	c, err := client.New(client.Config{
-		Server:    cmp.Or(a.server, a.getenv("OH_ROUTER_SERVER")),
-		Token:     token,
-		RootCAs:   roots,
-		UserAgent: "oh-router/" + buildVersion().Version,
-	})
+	c, err := client.New(cfg)
 	if err != nil {
 		return nil, usageErrorf("%s", ohrouter.Message(err))
 	}
 	return c, nil
+}
+
+// ownRouter is how the router of this machine is called. It is zero where there
+// is none with a CA, or where this user may not read its state directory.
+type ownRouter struct {
+	server, caFile, tokenFile string
+}
+
+// own returns how the router of this machine is called. Its token goes to whoever
+// proves to be of its CA and to nobody else, whatever listens at the address.
+func (a *apiAccess) own() (r ownRouter) {
+	state, err := stateDir("", a.environ)
+	if err != nil || !identity.HasRouter(state) || !canRead(identity.CAFile(state)) {
+		return r
+	}
+	r.caFile = identity.CAFile(state)
+	r.server = strings.Replace(client.DefaultServer, "http://", "https://", 1)
+	if file := filepath.Join(state, adminTokenFile); canRead(file) {
+		r.tokenFile = file
+	}
+	return r
+}
+
+// canRead tells whether a file can be read.
+func canRead(path string) bool {
+	f, err := os.Open(path)
+	if err != nil {
+		return false
+	}
+	_ = f.Close()
+	return true
+}
+
+// onThisMachine tells whether a URL leads to this machine, encrypted.
+func onThisMachine(server string) bool {
+	u, err := url.Parse(server)
+	if err != nil || u.Scheme != "https" {
+		return false
+	}
+	addr, err := netip.ParseAddr(u.Hostname())
+	return u.Hostname() == "localhost" || err == nil && addr.IsLoopback()
 }
 
 // readToken returns the token that a file holds.

@@ -168,16 +168,14 @@ func printInvitation(cmd *cobra.Command, store identity.Store, state, proxy stri
 	if err != nil {
 		return err
 	}
-	token, err := authority.Invite(ctx, proxy, 0)
+	made, err := authority.Invite(ctx, proxy, 0)
 	if err != nil {
 		return err
 	}
-	if _, err := fmt.Fprintln(cmd.OutOrStdout(), token); err != nil {
+	if _, err := fmt.Fprintln(cmd.OutOrStdout(), made.Token); err != nil {
 		return err
 	}
-	fmt.Fprintf(cmd.ErrOrStderr(), "whoever has the enrolment token becomes proxy %s, once, until %s:\n"+
-		"  oh-router proxy enroll --router https://THIS-MACHINE:PORT --token-file FILE\n",
-		proxy, time.Now().Add(identity.DefaultInvitation).Format("15:04 MST"))
+	tellOfInvitation(cmd.ErrOrStderr(), made, "FILE")
 	return nil
 }
 

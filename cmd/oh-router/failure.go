@@ -91,8 +91,10 @@ func flagError(cmd *cobra.Command, err error) error {
 // takes returns the check for a command whose arguments are named, such as
 // "HOST:PORT".
 func takes(names ...string) cobra.PositionalArgs {
-	return func(_ *cobra.Command, args []string) error {
+	return func(cmd *cobra.Command, args []string) error {
 		switch {
+		case len(args) > 0 && len(names) == 0 && cmd.HasSubCommands():
+			return unknownCommand(cmd, args[0])
 		case len(args) < len(names):
 			return usageErrorf("%s is missing", names[len(args)])
 		case len(args) == 2 && len(names) == 1 && strings.Trim(args[1], "0123456789") == "":

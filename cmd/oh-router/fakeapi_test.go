@@ -19,7 +19,7 @@ import (
 // fakeAPI answers as a router does. Under /empty it has nothing, under /locked
 // it wants the token "ohr_test", under /page it is a web site, and under
 // /hostile its strings try to play with the terminal. Under /real is the API of a router
-// that has nothing but tokens.
+// that has nothing but tokens, and under /untold nobody is to show one.
 type fakeAPI struct {
 	*httptest.Server
 	silent chan struct{} // gets an element when a bind of silent.example begins
@@ -50,6 +50,30 @@ func startFakeAPI() *fakeAPI {
 		w.WriteHeader(http.StatusNoContent)
 	})
 	mux.HandleFunc("GET /v1/proxies", func(w http.ResponseWriter, _ *http.Request) {
+		writeJSON(w, 200, "application/json", map[string]any{"proxies": sampleProxies()})
+	})
+	mux.HandleFunc("POST /v1/proxies/{name}/invitations", func(w http.ResponseWriter, r *http.Request) {
+		var in struct{ TTL ohrouter.Duration }
+		if err := json.NewDecoder(r.Body).Decode(&in); err != nil || r.PathValue("name") == "lost" {
+			writeProblem(w, 404, ohrouter.NotFound, "this router has no CA")
+			return
+		}
+		writeJSON(w, 201, "application/json", ohrouter.NewInvitation{
+			Proxy: r.PathValue("name"), Token: "ohe_test", ExpiresAt: time.Date(2199, 1, 1, 0, 0, 0, 0, time.UTC).Add(time.Duration(in.TTL)),
+		})
+	})
+	mux.HandleFunc("DELETE /v1/proxies/{name}/certificate", func(w http.ResponseWriter, r *http.Request) {
+		if r.PathValue("name") == "lost" {
+			writeProblem(w, 404, ohrouter.NotFound, "there is nothing to revoke")
+			return
+		}
+		w.WriteHeader(http.StatusNoContent)
+	})
+	mux.HandleFunc("GET /untold/v1/proxies", func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Authorization") != "" {
+			writeProblem(w, 409, ohrouter.Conflict, "a token was shown")
+			return
+		}
 		writeJSON(w, 200, "application/json", map[string]any{"proxies": sampleProxies()})
 	})
 	mux.HandleFunc("GET /empty/v1/{kind}", func(w http.ResponseWriter, r *http.Request) {

@@ -94,7 +94,6 @@ leads there, through a proxy that stands beside the service.`,
 func needsCommand(cmd *cobra.Command) {
 	// Cobra's own check neither suggests below the root nor lets us tell a
 	// wrong use from a failure.
-	cmd.SuggestionsMinimumDistance = 2
 	cmd.DisableFlagsInUseLine = true
 	cmd.Args = func(cmd *cobra.Command, args []string) error {
 		if len(args) > 0 {
@@ -113,6 +112,7 @@ func needsCommand(cmd *cobra.Command) {
 
 // unknownCommand returns the error for a name that is no subcommand of cmd.
 func unknownCommand(cmd *cobra.Command, name string) error {
+	cmd.SuggestionsMinimumDistance = 2
 	f := &failure{message: fmt.Sprintf("unknown command %q", name), hint: seeHelp(cmd), exit: exitUsage}
 	if likely := cmd.SuggestionsFor(name); len(likely) > 0 {
 		f.message += fmt.Sprintf("; did you mean '%s %s'?", cmd.CommandPath(), strings.Join(likely, "' or '"+cmd.CommandPath()+" "))

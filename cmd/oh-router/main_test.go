@@ -23,7 +23,8 @@ func TestMain(m *testing.M) {
 
 // TestScripts runs the command lines of testdata/script against a fake API at
 // $OH_ROUTER_SERVER, and at $TLS_SERVER, whose CA is in ca.pem. Below it are APIs
-// of another kind: see fakeAPI.
+// of another kind: see fakeAPI. At $OWN_SERVER is the router whose state
+// directory is $OWN_STATE.
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script",
@@ -40,6 +41,14 @@ func TestScripts(t *testing.T) {
 			if err := os.WriteFile(filepath.Join(env.WorkDir, "ca.pem"), ca, 0o600); err != nil {
 				return err
 			}
+			state := filepath.Join(env.WorkDir, "own")
+			own, store, err := startOwnRouter(state)
+			if err != nil {
+				return err
+			}
+			env.Defer(func() { own.Close(); store.Close() })
+			env.Setenv("OWN_SERVER", own.URL)
+			env.Setenv("OWN_STATE", state)
 			// The race detector lets every process sleep for 1 s before it ends.
 			env.Setenv("GORACE", "atexit_sleep_ms=0")
 			return nil

@@ -36,7 +36,7 @@ lies within them opens.`,
 		},
 	}
 	config.Flags(cmd.Flags(), config.ProxyRole)
-	cmd.AddCommand(newEnrollCommand(environ))
+	cmd.AddCommand(newEnrollCommand(environ), newInviteCommand(environ), newRevokeCommand(environ))
 	return cmd
 }
 

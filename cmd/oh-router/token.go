@@ -112,27 +112,18 @@ func (f *tokenFlags) spec(cmd *cobra.Command, name string) (ohrouter.TokenSpec, 
 	return spec, nil
 }
 
-// createToken makes a token and hands over its secret. The file comes first: a
-// token that nobody has would be in the way.
+// createToken makes a token and hands over its secret.
 func createToken(cmd *cobra.Command, access *apiAccess, output *format, spec ohrouter.TokenSpec, out string) error {
-	var file *os.File
-	if out != "" {
-		var err error
-		if file, err = newSecretFile(out); err != nil {
-			return err
-		}
-	}
 	var made ohrouter.NewToken
-	err := access.call(cmd, func(ctx context.Context, c *client.Client) (err error) {
-		made, err = c.CreateToken(ctx, spec)
-		return err
-	})
-	if file != nil {
-		if err == nil {
-			_, err = fmt.Fprintln(file, printable(made.Secret))
-		}
-		if err = errors.Join(err, file.Close()); err != nil {
-			_ = os.Remove(out) // it has nothing that anybody could use
+	create := func() (secret string, err error) {
+		err = access.call(cmd, func(ctx context.Context, c *client.Client) (err error) {
+			made, err = c.CreateToken(ctx, spec)
+			return err
+		})
+		return made.Secret, err
+	}
+	if out != "" {
+		if err := toNewFile(out, create); err != nil {
 			return err
 		}
 		fmt.Fprintf(cmd.ErrOrStderr(), "token %s (%s, %s) is in %s\n", printable(made.Name), printable(made.ID), printable(string(made.Role)), out)
@@ -141,13 +132,30 @@ func createToken(cmd *cobra.Command, access *apiAccess, output *format, spec ohr
 		}
 		return nil
 	}
-	if err != nil {
+	if _, err := create(); err != nil {
 		return err
 	}
 	if output.is(asJSON) {
 		return printJSON(cmd.OutOrStdout(), made)
 	}
-	_, err = fmt.Fprintln(cmd.OutOrStdout(), printable(made.Secret))
+	_, err := fmt.Fprintln(cmd.OutOrStdout(), printable(made.Secret))
+	return err
+}
+
+// toNewFile writes a secret to a new file. The file comes first: a secret that
+// nobody has would be in the way.
+func toNewFile(path string, ask func() (secret string, err error)) error {
+	file, err := newSecretFile(path)
+	if err != nil {
+		return err
+	}
+	secret, err := ask()
+	if err == nil {
+		_, err = fmt.Fprintln(file, printable(secret))
+	}
+	if err = errors.Join(err, file.Close()); err != nil {
+		_ = os.Remove(path) // it has nothing that anybody could use
+	}
 	return err
 }
 
