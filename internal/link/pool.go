@@ -52,11 +52,11 @@ type pool struct {
 	latest []time.Duration // how long making a link took, the last times
 	setUp  time.Duration   // the shortest of them, as a busy machine makes others longer; 0 not known
 	known  time.Time       // since when
-	level  float64       // links wanted within setUp, or a rush
-	peak   float64       // the highest level, as far as it is not forgotten
-	at     time.Time     // of level and peak
-	pause  time.Duration // after failures
-	next   time.Time     // no attempt before
+	level  float64         // links wanted within setUp, or a rush
+	peak   float64         // the highest level, as far as it is not forgotten
+	at     time.Time       // of level and peak
+	pause  time.Duration   // after failures
+	next   time.Time       // no attempt before
 }
 
 type warmLink struct {
