@@ -107,7 +107,7 @@ const (
 	Killed        Outcome = "killed"         // somebody cut this session
 	BindingClosed Outcome = "binding_closed" // its binding was released or expired
 	Drained       Outcome = "drained"        // the server's shutdown did not wait longer
-	SourceDenied  Outcome = "source_denied"  // the client's address is not, or not any more, in the binding's allow list
+	SourceDenied  Outcome = "source_denied"  // the client's address is not in the binding's allow list
 	SessionLimit  Outcome = "session_limit"  // the binding's max_sessions, or those of its owner's token, were open
 )
 

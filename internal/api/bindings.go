@@ -78,7 +78,7 @@ func (a *api) addBindings(h huma.API) {
 	patch := operation(http.MethodPatch, one, "patch-binding", "bindings")
 	patch.Summary = "Change a binding"
 	patch.Description = "Each field that is given replaces the binding's; one that is absent, null or an empty string stays " +
-		"as it is. Open sessions go on, except those whose client is not in a new `allow`. Target, proxy and port cannot be changed: release the binding and bind anew."
+		"as it is. Open sessions go on. Target, proxy and port cannot be changed: release the binding and bind anew."
 	patch.Responses = problems(h, ohrouter.InvalidRequest, ohrouter.NotFound, ohrouter.Conflict, ohrouter.Internal)
 	bodyProblems(patch.Responses, maxBody)
 	huma.Register(h, patch, a.patch)

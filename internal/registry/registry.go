@@ -33,7 +33,7 @@ type Listeners interface {
 	// returned Check still has At and Duration.
 	Check(ctx context.Context, b ohrouter.Binding) (proxy string, check ohrouter.Check, err error)
 	// Open listens on b.Port, or, when b.ID is open already, applies b's Allow,
-	// to open sessions, too, MaxSessions, Proxy and Pinned. An error that wraps
+	// MaxSessions, Proxy and Pinned. An error that wraps
 	// syscall.EADDRINUSE means that another program has the port.
 	Open(b ohrouter.Binding) error
 	// Usage returns how an open or draining binding is used; zero for an

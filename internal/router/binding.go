@@ -119,22 +119,14 @@ func (r *Router) Open(b ohrouter.Binding) error {
 	return nil
 }
 
-// apply changes an open binding, and tells whether there is one.
+// apply changes an open binding, for sessions that begin from now on, and tells
+// whether there is one.
 func (r *Router) apply(b ohrouter.Binding) (open bool) {
 	r.mu.Lock()
+	defer r.mu.Unlock()
 	n := r.bindings[b.ID]
-	var denied []*session
 	if n != nil {
 		n.spec = b
-		for s := range n.sessions {
-			if !n.allows(s.client.Addr()) {
-				denied = append(denied, s)
-			}
-		}
-	}
-	r.mu.Unlock()
-	for _, s := range denied {
-		s.cut(ohrouter.SourceDenied)
 	}
 	return n != nil
 }
