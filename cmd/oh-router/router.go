@@ -104,11 +104,13 @@ func startRouter(ctx context.Context, p *process, proxies []link.Proxy, budget s
 	if err := s.registry.Restore(ctx); err != nil {
 		return nil, err
 	}
-	handler, err := api.New(api.Config{
+	apiConfig := api.Config{
 		Bindings: s.registry, Sessions: s.router, Proxies: s.dialer.Proxies, Advertise: cfg.Advertise,
 		Access: tokens, AllowRequester: !cfg.Listen.Addr().IsLoopback(),
 		Parts: s.parts, Metrics: p.metricsHandler(), Log: p.log,
-	})
+	}
+	s.trust.serve(&apiConfig)
+	handler, err := api.New(apiConfig)
 	if err != nil {
 		return nil, err
 	}

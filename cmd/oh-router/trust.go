@@ -72,6 +72,20 @@ func (t *trust) https() *tls.Config {
 	return t.credentials.HTTPSServer()
 }
 
+// serve lets the API enrol, renew and revoke, and be called by the names in the
+// certificate.
+func (t *trust) serve(c *api.Config) {
+	if t.authority != nil {
+		c.Authority = t.authority
+	}
+	if t.revocations != nil {
+		c.Revoke = t.revocations.Revoke
+	}
+	if t.credentials != nil {
+		c.Hosts = append(c.Hosts, t.credentials.Leaf().DNSNames...)
+	}
+}
+
 // run keeps the identity up to date until ctx ends, and ends links of proxies
 // whose certificates are revoked.
 func (t *trust) run(ctx context.Context, group *errgroup.Group, d *link.Dialer) {
