@@ -315,6 +315,36 @@ func TestAccessLog(t *testing.T) {
 	}
 }
 
+// TestForeignTextsInLog has callers who write log lines of their own.
+func TestForeignTextsInLog(t *testing.T) {
+	const forged = "%0atime=2026-01-01T00:00:00Z%20level=INFO%20msg=forged%0d%1b[2J"
+	var text, lines bytes.Buffer
+	options := &slog.HandlerOptions{Level: slog.LevelDebug}
+	calls := 0
+	for _, log := range []*slog.Logger{slog.New(slog.NewTextHandler(&text, options)), slog.New(slog.NewJSONHandler(&lines, options))} {
+		base := serve(t, handler(t, oneBinding(), (&authority{}).enrolling, func(c *Config) { c.Log = log }))
+		calls = 0
+		for what, body := range map[string]string{
+			"GET /v1/" + forged: "", "DELETE /v1/proxies/" + forged + "/certificate": "", "POST /v1/proxies/" + forged + "/invitations": "{}",
+			"GET /route/bind/" + forged + "/1": "", "DELETE /v1/bindings/" + forged: "", "GET /v1/bindings?target=" + forged: "",
+		} {
+			_, _, answer := call(t, base, what, body)
+			if strings.Count(answer, "\n") > 1 || strings.ContainsAny(answer, "\r\x1b\x00") {
+				t.Errorf("%s = %q, want one line", what, answer)
+			}
+			calls++
+		}
+	}
+	for _, log := range []string{text.String(), lines.String()} {
+		if n := strings.Count(log, "\n"); n != calls+2 { // two of them tell what they did
+			t.Errorf("%d lines for %d calls, want two more:\n%s", n, calls, log)
+		}
+		if strings.ContainsAny(log, "\r\x1b\x00") {
+			t.Errorf("the log moves the cursor: %q", log)
+		}
+	}
+}
+
 func FuzzBind(f *testing.F) {
 	for _, s := range []string{`{}`, `{"target":"a:1"}`, `{"target":"[::1]:1","allow":["::/0"],"labels":{"a":"b"},"ttl":"1h"}`, `[`, "null", "\x00", `{"port":1e999}`} {
 		f.Add([]byte(s))

@@ -29,7 +29,7 @@ const (
 
 	maxMachineBody = 4 << 10 // of a caller without an API token
 
-	headerTimeout  = 5 * time.Second
+	headerTimeout  = 5 * time.Second // for the TLS handshake, and again for each header
 	bodyTimeout    = 10 * time.Second
 	machineTimeout = 5 * time.Second // for its body
 	discardTimeout = time.Second
@@ -38,12 +38,16 @@ const (
 )
 
 // Server returns a server for h with the limits that an API in reach of
-// strangers needs. It has no ReadTimeout and no WriteTimeout, as they would cut
+// strangers needs. A connection has one call at a time, as HTTP/2 would let it
+// have hundreds. There is no ReadTimeout and no WriteTimeout, as they would cut
 // a bind that waits for a slow target; the handlers of this package limit
 // bodies and answers by themselves. ErrorLog is left to the caller.
 func Server(h http.Handler) *http.Server {
+	var protocols http.Protocols
+	protocols.SetHTTP1(true)
 	return &http.Server{
 		Handler:           h,
+		Protocols:         &protocols,
 		ReadHeaderTimeout: headerTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeader,

@@ -2,10 +2,13 @@ package api
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -35,10 +38,14 @@ func (p *pipes) Addr() net.Addr { return &net.UnixAddr{Name: "pipes"} }
 // test's bubble.
 func dial(t *testing.T, h http.Handler) net.Conn {
 	t.Helper()
+	return dialServer(t, Server(h), (*http.Server).Serve)
+}
+
+func dialServer(t *testing.T, s *http.Server, serve func(*http.Server, net.Listener) error) net.Conn {
+	t.Helper()
 	p := &pipes{make(chan net.Conn), make(chan struct{})}
-	s := Server(h)
 	served := make(chan error)
-	go func() { served <- s.Serve(p) }()
+	go func() { served <- serve(s, p) }()
 	client, server := net.Pipe()
 	p.conns <- server
 	t.Cleanup(func() {
@@ -100,6 +107,46 @@ func TestRefusedAtOnce(t *testing.T) {
 			t.Errorf("answer %.40q, %v after %v, want 413 at once", b[:n], err, took)
 		}
 	})
+}
+
+// TestSlowHandshakes are callers that begin with TLS, and do not go on.
+func TestSlowHandshakes(t *testing.T) {
+	certificate := selfSigned(t, 1)
+	for _, sent := range []string{"", "\x16", "\x16\x03\x01\x02\x00\x01", "\x16\x03\x01\x40\x00\x01\x00\xff\xff" + strings.Repeat("\x00", 1000)} {
+		synctest.Test(t, func(t *testing.T) {
+			s := Server(handler(t, oneBinding()))
+			s.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelInfo)
+			s.TLSConfig = &tls.Config{Certificates: []tls.Certificate{certificate}}
+			c := dialServer(t, s, func(s *http.Server, l net.Listener) error { return s.ServeTLS(l, "", "") })
+			start := time.Now()
+			if _, err := io.WriteString(c, sent); err != nil {
+				t.Fatal(err)
+			}
+			_, _ = io.Copy(io.Discard, c)
+			if took := time.Since(start); took != headerTimeout {
+				t.Errorf("who sends %.8q has the connection for %v, want %v", sent, took, headerTimeout)
+			}
+		})
+	}
+}
+
+// TestOneCallOnAConnection offers HTTP/2.
+func TestOneCallOnAConnection(t *testing.T) {
+	s := httptest.NewUnstartedServer(nil)
+	s.Config = Server(handler(t, oneBinding()))
+	s.TLS = &tls.Config{}
+	s.StartTLS()
+	defer s.Close()
+	cfg := s.Client().Transport.(*http.Transport).TLSClientConfig.Clone()
+	cfg.NextProtos = []string{"h2", "http/1.1"}
+	c, err := tls.Dial("tcp", s.Listener.Addr().String(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if got := c.ConnectionState().NegotiatedProtocol; got != "http/1.1" {
+		t.Errorf("the server speaks %q, want http/1.1", got)
+	}
 }
 
 // TestSlowBind is a bind that takes longer than any limit for requests.

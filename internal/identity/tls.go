@@ -35,9 +35,10 @@ func (c *Credentials) LinkServer() *tls.Config {
 }
 
 // HTTPSServer returns the settings of an API. A caller may send a certificate;
-// one that is not good is refused, and [Peer] tells whose it is.
+// one that is not good is refused, and [Peer] tells whose it is. HTTP/2 would
+// let strangers open hundreds of calls, each with a buffer, on one connection.
 func (c *Credentials) HTTPSServer() *tls.Config {
-	cfg := c.server(demand{usage: x509.ExtKeyUsageClientAuth, optional: true}, "h2", "http/1.1")
+	cfg := c.server(demand{usage: x509.ExtKeyUsageClientAuth, optional: true}, "http/1.1")
 	cfg.GetCertificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &c.current.Load().http, nil }
 	// A browser asks its user which certificate to send, unless it has none of
 	// these CAs.
@@ -76,7 +77,7 @@ func ClientTLS(ca []byte) (*tls.Config, error) {
 	}
 	return dialling(func(s tls.ConnectionState) error {
 		return t.check(s, demand{role: Router, usage: x509.ExtKeyUsageServerAuth}, nil)
-	}, "h2", "http/1.1"), nil
+	}, "http/1.1"), nil
 }
 
 func (c *Credentials) client(d demand, protocols ...string) *tls.Config {
