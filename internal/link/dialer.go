@@ -3,12 +3,9 @@ package link
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
-	"net"
 	"slices"
 	"strings"
 	"sync"
-	"time"
 
 	ohrouter "github.com/ohrouter/oh-router"
 	"github.com/ohrouter/oh-router/internal/socket"
@@ -29,8 +26,9 @@ type Dialer struct {
 	// Sockets are the options of links.
 	Sockets socket.Options
 
-	states *States
-	refill chan struct{} // has a token when a pool may have to grow
+	states  *States
+	secured secured
+	refill  chan struct{} // has a token when a pool has to grow
 
 	mu      sync.Mutex // guards proxies; never held during I/O
 	proxies []*proxy   // in the order of the configuration
@@ -50,10 +48,9 @@ func NewDialer(proxies []Proxy, states *States) *Dialer {
 }
 
 // SetProxies replaces the proxies. Those that stay keep their state; links that
-// stand are not touched.
+// stand are not touched, warm ones of a proxy that goes are closed.
 func (d *Dialer) SetProxies(proxies []Proxy) {
 	d.mu.Lock()
-	defer d.mu.Unlock()
 	former := d.proxies
 	d.proxies = nil
 	for _, p := range proxies {
@@ -63,6 +60,11 @@ func (d *Dialer) SetProxies(proxies []Proxy) {
 		} else {
 			d.proxies = append(d.proxies, former[i])
 		}
+	}
+	gone := slices.DeleteFunc(former, func(f *proxy) bool { return slices.Contains(d.proxies, f) })
+	d.mu.Unlock()
+	for _, p := range gone {
+		p.pool.end()
 	}
 }
 
@@ -84,10 +86,10 @@ type Want struct {
 
 // commands returns the frames that ask for what is wanted.
 func (w Want) commands() ([]byte, error) {
-	b, err := frames.append(nil, typeConnect, connectCommand{Session: w.Session, Host: w.Target.Host, Port: w.Target.Port, Park: w.Park})
+	b := make([]byte, 0, len(w.Session)+len(w.Target.Host)+len(w.Preamble)+24) // what it takes, at most
+	b, err := frames.append(b, typeConnect, &connectCommand{Session: w.Session, Host: w.Target.Host, Port: w.Target.Port, Park: w.Park})
 	if err == nil && !w.Park {
-		b, err = frames.append(b, typeAck, ackCommand{})
-		b = append(b, w.Preamble...)
+		b = append(append(b, frames.ack...), w.Preamble...)
 	}
 	return b, err
 }
@@ -128,75 +130,6 @@ func (d *Dialer) names() string {
 		return "none"
 	}
 	return strings.Join(names, ", ")
-}
-
-// connect connects to a proxy, and proves who both are if links use TLS.
-func (d *Dialer) connect(ctx context.Context, p *proxy) (*Link, error) {
-	ctx, cancel := context.WithTimeout(ctx, Timeout)
-	defer cancel()
-	begin := time.Now()
-	var settings *tls.Config
-	if d.TLS != nil {
-		settings = d.TLS(p.Proxy, false)
-	}
-	conn, err := d.connectWith(ctx, p, settings)
-	if err != nil && d.TLS != nil {
-		if again := d.TLS(p.Proxy, true); again != settings {
-			conn, err = d.connectWith(ctx, p, again)
-		}
-	}
-	if err != nil {
-		return nil, d.explain(err)
-	}
-	p.pool.tookSetUp(time.Since(begin), time.Now())
-	return d.newLink(p, conn), nil
-}
-
-// connectWith connects to a proxy with these settings; nil is plain TCP.
-func (d *Dialer) connectWith(ctx context.Context, p *proxy, settings *tls.Config) (net.Conn, error) {
-	conn, err := d.Sockets.Dial(ctx, p.Address)
-	if err != nil {
-		return nil, err
-	}
-	p.reached(conn.RemoteAddr().(*net.TCPAddr).AddrPort())
-	if settings == nil {
-		return conn, nil
-	}
-	secure := tls.Client(socket.NewTransport(conn), settings)
-	if err := secure.HandshakeContext(ctx); err != nil {
-		socket.Abort(conn)
-		return nil, err
-	}
-	return secure, nil
-}
-
-func (d *Dialer) explain(err error) error {
-	if d.Explain == nil {
-		return err
-	}
-	return d.Explain(err)
-}
-
-// newLink counts a link to p.
-func (d *Dialer) newLink(p *proxy, conn net.Conn) *Link {
-	l := &Link{Proxy: p.Name, conn: conn, proxy: p}
-	l.tracker.begin(d.states)
-	p.opened(l)
-	return l
-}
-
-// Cut resets the links whose proxy has a certificate that is not good any more,
-// and returns their number.
-func (d *Dialer) Cut(bad func(leaf *x509.Certificate) bool) (n int) {
-	for _, p := range d.known() {
-		for _, l := range p.secured() {
-			if bad(l.conn.(*tls.Conn).ConnectionState().PeerCertificates[0]) {
-				socket.Abort(l.conn)
-				n++
-			}
-		}
-	}
-	return n
 }
 
 // Proxies returns what is known of the proxies, in the order of the

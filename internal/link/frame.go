@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"unicode"
 
@@ -94,12 +95,13 @@ const (
 // indefinite lengths, no tags, little nesting. Unknown keys are ignored, so that
 // fields can be added.
 type codec struct {
-	enc cbor.EncMode
+	enc cbor.UserBufferEncMode
 	dec cbor.DecMode
+	ack []byte // an AckCommand, which all are the same
 }
 
 func newCodec() codec {
-	enc, err1 := cbor.CoreDetEncOptions().EncMode()
+	enc, err1 := cbor.CoreDetEncOptions().UserBufferEncMode()
 	dec, err2 := cbor.DecOptions{
 		DupMapKey:        cbor.DupMapKeyEnforcedAPF,
 		IndefLength:      cbor.IndefLengthForbidden,
@@ -109,26 +111,47 @@ func newCodec() codec {
 		MaxMapPairs:      16,
 		UTF8:             cbor.UTF8RejectInvalid,
 	}.DecMode()
-	if err := errors.Join(err1, err2); err != nil {
+	c := codec{enc: enc, dec: dec}
+	ack, err3 := c.append(nil, typeAck, &ackCommand{})
+	if err := errors.Join(err1, err2, err3); err != nil {
 		panic(err) // the options are constants
 	}
-	return codec{enc, dec}
+	c.ack = ack
+	return c
 }
 
+// frames is the codec of this version.
 var frames = newCodec()
 
-// append appends a frame to b.
+// append appends a frame to b. The message is a pointer, which takes less
+// memory.
 func (c codec) append(b []byte, t frameType, message any) ([]byte, error) {
-	body, err := c.enc.Marshal(message)
-	if err != nil {
+	begin := len(b)
+	buf := bytes.NewBuffer(append(b, Version, byte(t), 0, 0))
+	if err := c.enc.MarshalToBuffer(message, buf); err != nil {
 		return nil, fmt.Errorf("encode %v: %w", t, err)
 	}
-	if len(body) > MaxBody {
-		return nil, fmt.Errorf("encode %v: %d bytes, of at most %d", t, len(body), MaxBody)
+	b = buf.Bytes()
+	size := len(b) - begin - headerSize
+	if size > MaxBody {
+		return nil, fmt.Errorf("encode %v: %d bytes, of at most %d", t, size, MaxBody)
 	}
-	b = append(b, Version, byte(t))
-	b = binary.BigEndian.AppendUint16(b, uint16(len(body)))
-	return append(b, body...), nil
+	binary.BigEndian.PutUint16(b[begin+2:], uint16(size))
+	return b, nil
+}
+
+// header reads the header of a frame of one of the wanted types.
+func (c codec) header(b [headerSize]byte, want ...frameType) (t frameType, size int, err error) {
+	t, size = frameType(b[1]), int(binary.BigEndian.Uint16(b[2:]))
+	switch {
+	case b[0] != Version:
+		return 0, 0, protocolError("version %d of the protocol, want %d%s", b[0], Version, guess(b))
+	case !slices.Contains(want, t):
+		return 0, 0, protocolError("%v, want %v", t, want[0])
+	case size > MaxBody:
+		return 0, 0, protocolError("%v of %d bytes, of at most %d", t, size, MaxBody)
+	}
+	return t, size, nil
 }
 
 // read reads one frame of the wanted type from r, and not a byte more: what
@@ -151,21 +174,32 @@ func (c codec) next(r io.Reader, want ...frameType) (got frameType, body []byte,
 		}
 		return 0, nil, fmt.Errorf("read header of %v: %w", want[0], err)
 	}
-	size := int(binary.BigEndian.Uint16(header[2:]))
-	got = frameType(header[1])
-	switch {
-	case header[0] != Version:
-		return 0, nil, protocolError("version %d of the protocol, want %d%s", header[0], Version, guess(header))
-	case !slices.Contains(want, got):
-		return 0, nil, protocolError("%v, want %v", got, want[0])
-	case size > MaxBody:
-		return 0, nil, protocolError("%v of %d bytes, of at most %d", got, size, MaxBody)
+	got, size, err := c.header(header, want...)
+	if err != nil {
+		return 0, nil, err
 	}
 	body = make([]byte, size)
 	if _, err := io.ReadFull(r, body); err != nil {
 		return 0, nil, fmt.Errorf("read %v: %w", got, inside(err))
 	}
 	return got, body, nil
+}
+
+// take reads one frame of the wanted type from the front of b and returns its
+// length, 0 when it is not there as a whole.
+func (c codec) take(b []byte, want frameType, message any) (n int, err error) {
+	if len(b) < headerSize {
+		return 0, nil
+	}
+	_, size, err := c.header([headerSize]byte(b), want)
+	n = headerSize + size
+	if err != nil || len(b) < n {
+		return 0, err
+	}
+	if err := c.decode(want, b[headerSize:n], message); err != nil {
+		return 0, err
+	}
+	return n, nil
 }
 
 // decode decodes the body of a frame.
@@ -177,17 +211,6 @@ func (c codec) decode(t frameType, body []byte, message any) error {
 		return protocolError("%v: %.200v", t, err)
 	}
 	return nil
-}
-
-// take reads one frame of the wanted type from the front of b and returns its
-// length, 0 when it is not there as a whole.
-func (c codec) take(b []byte, want frameType, message any) (n int, err error) {
-	r := bytes.NewReader(b)
-	err = c.read(r, want, message)
-	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-		return 0, nil
-	}
-	return len(b) - r.Len(), err
 }
 
 // cborMap is the major type of a map (RFC 8949, section 3.1).
@@ -224,7 +247,7 @@ func (m *connectCommand) target() (ohrouter.Target, error) {
 	if len(m.Session) > maxSession {
 		return ohrouter.Target{}, protocolError("a session name of %d bytes, of at most %d", len(m.Session), maxSession)
 	}
-	t, err := ohrouter.NewTarget(m.Host, fmt.Sprint(m.Port))
+	t, err := ohrouter.NewTarget(m.Host, strconv.Itoa(int(m.Port)))
 	if err != nil {
 		return ohrouter.Target{}, err
 	}

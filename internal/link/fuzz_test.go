@@ -132,7 +132,7 @@ func FuzzResponse(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte, step byte, park bool) {
 		conn := &script{rest: b, step: int(step)}
 		l := newLink(conn, states.States)
-		answered, err := l.handshake(t.Context(), Want{Session: "s-1", Target: database, Park: park})
+		answered, err := ask(t, t.Context(), l, Want{Session: "s-1", Target: database, Park: park})
 		conn.checkReads(t, b, frameEnd(b, 1))
 		if read := len(b) - len(conn.rest); answered && read != frameEnd(b, 1) {
 			t.Errorf("answered after %d bytes, want the %d of one frame", read, frameEnd(b, 1))

@@ -60,7 +60,7 @@ func (h *Handshake) Call() (c Call, ok bool) {
 	}
 	h.rest = h.rest[1:]
 	h.dialer.wanted(p)
-	h.link = h.dialer.newLink(p, nil)
+	h.link, _ = h.dialer.newLink(p, nil) // fails with TLS only
 	return Call{To: to, Hello: h.hello, ConnectWithin: Timeout, AnswerWithin: p.patience() + Timeout, Sockets: h.dialer.Sockets}, true
 }
 
@@ -154,34 +154,42 @@ func (h *Handshake) Dial(ctx context.Context) (*Link, error) {
 	return nil, h.failure()
 }
 
-// dial makes a link to one proxy, or tells whether another one may be asked.
+// dial makes a link to one proxy, or tells whether another one may be asked. A
+// warm link that turns out to have died is made good by a fresh one.
 func (h *Handshake) dial(ctx context.Context, p *proxy) (l *Link, again bool) {
-	h.dialer.wanted(p)
 	want, gave := h.want, false
-	if early := want.Early; early != nil {
-		want.Early = func() []byte {
-			b := early()
-			gave = len(b) > 0
-			return b
-		}
+	early := func() []byte {
+		b := h.want.Early()
+		gave = len(b) > 0
+		return b
 	}
-	l, err := p.pool.take(), error(nil)
-	for fresh := l == nil; ; fresh = true {
-		if fresh {
+	l = p.pool.take()
+	h.dialer.wanted(p)
+	for warm := l != nil; ; warm = false {
+		if !warm {
+			var err error
 			if l, err = h.dialer.connect(ctx, p); err != nil {
 				return nil, h.note(ctx, p.failed(ctx, err), false)
 			}
 		}
+		gave, want.Early = false, nil
+		if h.want.Early != nil && (!warm || l.tells()) {
+			want.Early = early
+		}
 		h.link = l
-		if h.said, err = l.handshake(ctx, want); err == nil {
+		var err error
+		if h.said, err = l.handshake(ctx, h.hello, want); err == nil {
 			p.answered(ohrouter.ProxyUp)
 			return l, false
 		}
 		err = h.dialer.explain(err)
-		if fresh || h.said || ctx.Err() != nil || gave && l.heard() {
+		if !warm || ctx.Err() != nil || !l.lost(h.said, gave, err) {
 			return nil, h.failed(ctx, err, gave)
 		}
-		l.Close() // it had died in the pool: nobody got what was said
+		l.Close()
+		if isTimeout(err) {
+			p.pool.drop() // the others are on the same way to it
+		}
 	}
 }
 

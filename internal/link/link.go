@@ -2,11 +2,13 @@ package link
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/ohrouter/oh-router/internal/socket"
@@ -20,25 +22,24 @@ type Link struct {
 	conn    net.Conn // nil when somebody else has the connection
 	proxy   *proxy
 	tracker tracker
-	release func() // of a warm link that is closed, or taken; nil for others
-	acked   uint64 // bytes that the proxy's kernel had taken when it was warm
+
+	secured *secured          // it is one of these; nil without TLS
+	leaf    *x509.Certificate // of the proxy, if it is
+
+	// Of a warm link, or one that was:
+	release func() // gives back what it costs; nil when that is done
+	acked   uint64 // bytes that the proxy's kernel had taken when it became warm; 0 not known
 }
 
-// handshake sends what is wanted and reads the answer, if there is one.
-func (l *Link) handshake(ctx context.Context, want Want) (answered bool, err error) {
-	b, err := want.commands()
-	if err != nil {
-		return false, err
-	}
+// handshake sends the commands for what is wanted and reads the answer, if
+// there is one.
+func (l *Link) handshake(ctx context.Context, commands []byte, want Want) (answered bool, err error) {
 	if want.Early != nil && !want.Park {
-		b = append(b, want.Early()...)
+		commands = slices.Concat(commands, want.Early())
 	}
-	err = within(ctx, l.conn, l.proxy.patience()+Timeout, Timeout, func() error {
-		if _, err := l.conn.Write(b); err != nil {
-			return fmt.Errorf("send %v: %w", typeConnect, err)
-		}
+	err = within(ctx, l.conn, l.proxy.patience()+Timeout, func() error {
 		var m connectResponse
-		if err := frames.read(l.conn, typeResponse, &m); err != nil {
+		if err := l.exchange(commands, typeConnect, typeResponse, &m); err != nil {
 			return err
 		}
 		var err error
@@ -56,6 +57,22 @@ func (l *Link) handshake(ctx context.Context, want Want) (answered bool, err err
 	return true, nil
 }
 
+// exchange sends commands, the first of which is said, and reads the answer. A
+// proxy that does not take them may have said why before it hung up.
+func (l *Link) exchange(b []byte, said, want frameType, answer any) error {
+	_, werr := l.conn.Write(b)
+	if werr != nil {
+		werr = fmt.Errorf("send %v: %w", said, werr)
+		if isTimeout(werr) {
+			return werr
+		}
+	}
+	if err := frames.read(l.conn, want, answer); err != nil {
+		return errors.Join(err, werr)
+	}
+	return nil
+}
+
 // answered takes what the proxy has answered. It tells whether that was an
 // answer; if so, the error says why the target is not connected.
 func (l *Link) answered(m connectResponse) (is bool, err error) {
@@ -67,11 +84,11 @@ func (l *Link) answered(m connectResponse) (is bool, err error) {
 	return true, err
 }
 
-// within lets do read from c and write to c for so long, or until ctx ends,
-// which fails do. When do succeeds, c has no deadline any more.
-func within(ctx context.Context, c net.Conn, read, write time.Duration, do func() error) error {
+// within lets do read from c for so long and write to c for [Timeout], or until
+// ctx ends, which fails do. When do succeeds, c has no deadline any more.
+func within(ctx context.Context, c net.Conn, read time.Duration, do func() error) error {
 	now := time.Now()
-	if err := errors.Join(c.SetReadDeadline(now.Add(read)), c.SetWriteDeadline(now.Add(write))); err != nil {
+	if err := errors.Join(c.SetReadDeadline(now.Add(read)), c.SetWriteDeadline(now.Add(Timeout))); err != nil {
 		return err
 	}
 	// No deadline is set by do: it could undo what the end of ctx has set.
@@ -101,11 +118,7 @@ func (l *Link) Ack() error {
 	if !l.tracker.move(active) { // a second AckCommand would be payload
 		return errors.New("acknowledge a link: it is not parked")
 	}
-	b, err := frames.append(nil, typeAck, ackCommand{})
-	if err != nil {
-		return err
-	}
-	if _, err := l.conn.Write(b); err != nil {
+	if _, err := l.conn.Write(frames.ack); err != nil {
 		return fmt.Errorf("send %v: %w", typeAck, err)
 	}
 	return l.settled()
@@ -131,14 +144,6 @@ func (l *Link) settled() error {
 	return tcp.SetReadDeadline(time.Time{})
 }
 
-// taken gives back what a link costs while it is warm.
-func (l *Link) taken() {
-	if l.release != nil {
-		l.release()
-		l.release = nil
-	}
-}
-
 // Alive tells whether a parked or warm link still stands: a proxy sends nothing
 // before the next command, so whatever there is to read is the link's end.
 func (l *Link) Alive() bool { return !socket.Pending(socket.TCP(l.conn)) }
@@ -147,10 +152,23 @@ func (l *Link) Alive() bool { return !socket.Pending(socket.TCP(l.conn)) }
 // called when something else has closed its connection.
 func (l *Link) Close() {
 	if l.tracker.move(closed) {
-		l.proxy.closed(l)
+		l.proxy.links.Add(-1)
+		if l.secured != nil {
+			l.secured.remove(l)
+		}
 		l.taken()
 		if l.conn != nil {
-			_ = l.conn.Close() // the session is over: nothing left to tell anybody
+			cut(l.conn) // the session is over: nothing left to tell anybody
 		}
 	}
+}
+
+// cut closes c, which is a reset unless [socket.Orderly] was called. A Close of
+// TLS would tell of an end in order, and may wait for a peer that does not read.
+func cut(c net.Conn) {
+	if tcp := socket.TCP(c); tcp != nil {
+		_ = tcp.Close()
+		return
+	}
+	_ = c.Close()
 }

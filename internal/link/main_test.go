@@ -2,6 +2,7 @@ package link
 
 import (
 	"bytes"
+	"context"
 	"io"
 	"net"
 	"net/netip"
@@ -91,4 +92,14 @@ func newLink(conn net.Conn, states *States) *Link {
 	l := &Link{Proxy: "dc1", conn: conn, proxy: p}
 	l.tracker.begin(states)
 	return l
+}
+
+// ask makes the handshake of a link for what is wanted.
+func ask(t testing.TB, ctx context.Context, l *Link, want Want) (answered bool, err error) {
+	t.Helper()
+	b, err := want.commands()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l.handshake(ctx, b, want)
 }

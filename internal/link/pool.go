@@ -3,7 +3,6 @@ package link
 import (
 	"context"
 	"errors"
-	"fmt"
 	"math"
 	"math/rand/v2"
 	"slices"
@@ -33,9 +32,10 @@ const (
 	// differ by a third, so that links that were made together do not end
 	// together.
 	maxWarm = 45 * time.Second
-	// rush is the shortest time whose arrivals a pool has links for: what a
-	// client opens at once.
-	rush = 100 * time.Millisecond
+	// A pool has links for what is wanted while a few links are made in place
+	// of those that were taken, but at least for what a client opens at once.
+	turnover = 4
+	rush     = 100 * time.Millisecond
 	// calm is how long it takes a pool to forget half of a rush.
 	calm = 15 * time.Second
 	// What comes between attempts to fill the pool of a proxy that fails.
@@ -46,13 +46,14 @@ const (
 
 // pool has the warm links of one proxy.
 type pool struct {
-	mu     sync.Mutex // guards what follows; never held during I/O
+	mu     sync.Mutex // guards what follows; never held during I/O that waits
+	ended  bool       // nothing is put in any more
 	links  []warmLink // oldest first
 	making int
 	latest []time.Duration // how long making a link took, the last times
 	setUp  time.Duration   // the shortest of them, as a busy machine makes others longer; 0 not known
 	known  time.Time       // since when
-	level  float64         // links wanted within setUp, or a rush
+	level  float64         // links wanted lately
 	peak   float64         // the highest level, as far as it is not forgotten
 	at     time.Time       // of level and peak
 	pause  time.Duration   // after failures
@@ -68,8 +69,7 @@ type warmLink struct {
 func (p *pool) tookSetUp(d time.Duration, now time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.latest = append(p.latest, d)
-	p.latest = p.latest[max(0, len(p.latest)-4):]
+	p.latest = append(p.latest[max(0, len(p.latest)-3):], d)
 	p.setUp, p.known = slices.Min(p.latest), now
 }
 
@@ -80,54 +80,76 @@ func (p *pool) unknown(now time.Time) bool {
 	return now.Sub(p.known) > measureEvery
 }
 
-// want notes that a link is wanted now.
-func (p *pool) want(now time.Time) {
+// worth tells whether warm links are of use. The caller holds mu.
+func (p *pool) worth(limits Pool) bool {
+	return !p.ended && limits.Max > 0 && (p.setUp >= worthwhile || p.setUp == 0 && limits.Min > 0)
+}
+
+// want notes that a link is wanted now. It tells whether more are to be made.
+func (p *pool) want(limits Pool, now time.Time) (short bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if !p.worth(limits) {
+		return false
+	}
 	p.decay(now)
 	p.level++
 	p.peak = max(p.peak, p.level)
+	return p.lacks(limits, now) > 0
 }
 
 // decay brings level and peak up to date. The caller holds mu.
 func (p *pool) decay(now time.Time) {
 	since := now.Sub(p.at).Seconds()
 	p.at = now
-	p.level *= math.Exp(-since / max(4*p.setUp, rush).Seconds())
+	p.level *= math.Exp(-since / max(turnover*p.setUp, rush).Seconds())
 	p.peak = max(p.level, p.peak*math.Exp2(-since/calm.Seconds()))
+}
+
+// lacks returns how many links are to be made now. The caller holds mu and has
+// brought level and peak up to date.
+func (p *pool) lacks(limits Pool, now time.Time) int {
+	if now.Before(p.next) {
+		return 0
+	}
+	size := min(max(int(math.Ceil(p.peak-0.5)), limits.Min), limits.Max)
+	if p.setUp == 0 || p.pause > 0 {
+		size = min(size, 1) // it is to be seen whether they are of use, or come about
+	}
+	return max(size-len(p.links)-p.making, 0)
 }
 
 // missing returns how many links are to be made now, which the caller will do.
 func (p *pool) missing(limits Pool, now time.Time) int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if !p.worth(limits) || now.Before(p.next) {
+	if !p.worth(limits) {
 		return 0
 	}
 	p.decay(now)
-	size := min(max(int(math.Ceil(p.peak-0.5)), limits.Min), limits.Max)
-	n := max(size-len(p.links)-p.making, 0)
+	n := p.lacks(limits, now)
 	p.making += n
 	return n
 }
 
-// worth tells whether warm links are of use. The caller holds mu.
-func (p *pool) worth(limits Pool) bool {
-	return limits.Max > 0 && (p.setUp >= worthwhile || p.setUp == 0 && limits.Min > 0)
-}
-
-// made adds a link that missing has asked for, or notes why there is none.
-func (p *pool) made(l *Link, err error, now time.Time) {
+// made puts in a link that missing has asked for, or notes why there is none. It
+// tells whether it did; if not, the link is the caller's.
+func (p *pool) made(limits Pool, l *Link, err error, now time.Time) (taken bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.making--
-	if err != nil {
+	switch {
+	case err == nil:
+		p.pause, p.next = 0, time.Time{}
+	case !now.Before(p.next): // the first of those that were made at once
 		p.pause = min(max(2*p.pause, minPause), maxPause)
 		p.next = now.Add(p.pause/2 + rand.N(p.pause))
-		return
 	}
-	p.pause = 0
+	if err != nil || !p.worth(limits) {
+		return false
+	}
 	p.links = append(p.links, warmLink{l, now.Add(maxWarm - rand.N(maxWarm/3))})
+	return true
 }
 
 // ready tells whether there is a warm link.
@@ -146,6 +168,7 @@ func (p *pool) take() *Link {
 			return nil
 		}
 		l := p.links[0].Link
+		p.links[0] = warmLink{}
 		p.links = p.links[1:]
 		p.mu.Unlock()
 		if l.Alive() {
@@ -156,30 +179,45 @@ func (p *pool) take() *Link {
 	}
 }
 
-// old takes out the links whose time is over, that have died or are of no use;
-// all of them for the zero Pool.
-func (p *pool) old(limits Pool, now time.Time) (gone []warmLink) {
+// tidy closes the links whose time is over, that have died or are of no use.
+func (p *pool) tidy(limits Pool, now time.Time) {
+	p.remove(func(l warmLink) bool { return !p.worth(limits) || now.After(l.until) || !l.Alive() })
+}
+
+// drop closes all links.
+func (p *pool) drop() { p.remove(func(warmLink) bool { return true }) }
+
+// end closes all links, and those that are being made later.
+func (p *pool) end() {
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	useless := !p.worth(limits)
-	var stay []warmLink
+	p.ended = true
+	p.mu.Unlock()
+	p.drop()
+}
+
+// remove closes the links that are to go: goes is asked with mu held.
+func (p *pool) remove(goes func(warmLink) bool) {
+	var gone, stay []warmLink
+	p.mu.Lock()
 	for _, l := range p.links {
-		if useless || now.After(l.until) || !l.Alive() {
+		if goes(l) {
 			gone = append(gone, l)
 		} else {
 			stay = append(stay, l)
 		}
 	}
 	p.links = stay
-	return gone
+	p.mu.Unlock()
+	for _, l := range gone {
+		l.Close()
+	}
 }
 
 // wanted notes that a link to p is wanted now.
 func (d *Dialer) wanted(p *proxy) {
-	if d.Pool.Max == 0 {
+	if d.Pool.Max == 0 || !p.pool.want(d.Pool, time.Now()) {
 		return
 	}
-	p.pool.want(time.Now())
 	select {
 	case d.refill <- struct{}{}:
 	default: // somebody has said so
@@ -198,21 +236,16 @@ func (d *Dialer) keepWarm(ctx context.Context) {
 		d.fill(ctx, &wg)
 		select {
 		case <-d.refill:
-		case <-ticker.C:
-			d.tidy(d.Pool)
+		case now := <-ticker.C:
+			for _, p := range d.known() {
+				p.pool.tidy(d.Pool, now)
+			}
 		case <-ctx.Done():
 		}
 	}
 	wg.Wait()
-	d.tidy(Pool{})
-}
-
-// tidy closes warm links that are too old or too many.
-func (d *Dialer) tidy(limits Pool) {
 	for _, p := range d.known() {
-		for _, l := range p.pool.old(limits, time.Now()) {
-			l.Close()
-		}
+		p.pool.drop()
 	}
 }
 
@@ -222,7 +255,9 @@ func (d *Dialer) fill(ctx context.Context, wg *sync.WaitGroup) {
 		for range p.pool.missing(d.Pool, time.Now()) {
 			wg.Go(func() {
 				l, err := d.warm(ctx, p)
-				p.pool.made(l, err, time.Now())
+				if !p.pool.made(d.Pool, l, err, time.Now()) && l != nil {
+					l.Close()
+				}
 			})
 		}
 	}
@@ -234,50 +269,83 @@ func (d *Dialer) warm(ctx context.Context, p *proxy) (*Link, error) {
 		return nil, errors.New("make a warm link: no descriptors to spare")
 	}
 	l, err := d.connect(ctx, p)
-	if err == nil {
-		l.release = func() { d.Pool.Descriptors.Release(1) }
-		if err = l.wait(ctx); err != nil {
-			l.Close()
-		}
-	} else {
+	if err != nil {
 		d.Pool.Descriptors.Release(1)
+		return nil, p.failed(ctx, err)
 	}
-	switch {
-	case err == nil:
+	l.release = func() { d.Pool.Descriptors.Release(1) }
+	answered, err := l.wait(ctx)
+	if err == nil {
 		p.answered(ohrouter.ProxyUp)
-	case ohrouter.CodeOf(err) == ohrouter.Draining:
-		p.answered(ohrouter.ProxyDraining)
-	default:
-		err = p.failed(ctx, d.explain(err))
+		return l, nil
 	}
-	return l, err
+	l.Close()
+	err = d.explain(err)
+	switch {
+	case answered && ohrouter.CodeOf(err) == ohrouter.Draining:
+		p.answered(ohrouter.ProxyDraining)
+	case answered:
+		p.answered(ohrouter.ProxyUp)
+	case hangsUp(err) && ohrouter.CodeOf(err) == ohrouter.Internal: // it may not know the command: sessions will tell
+	default:
+		err = p.failed(ctx, err)
+	}
+	return nil, err
 }
 
-// wait sends a WarmCommand and reads the answer.
-func (l *Link) wait(ctx context.Context) error {
-	b, err := frames.append(nil, typeWarm, warmCommand{})
+// wait sends a WarmCommand and reads the answer. It tells whether there was one;
+// if so, the error is what that says.
+func (l *Link) wait(ctx context.Context) (answered bool, err error) {
+	b, err := frames.append(nil, typeWarm, &warmCommand{})
 	if err != nil {
-		return err
+		return false, err
 	}
 	var m warmResponse
-	err = within(ctx, l.conn, Timeout, Timeout, func() error {
-		if _, err := l.conn.Write(b); err != nil {
-			return fmt.Errorf("send %v: %w", typeWarm, err)
-		}
-		return frames.read(l.conn, typeReady, &m)
+	err = within(ctx, l.conn, Timeout, func() error {
+		return l.exchange(b, typeWarm, typeReady, &m)
 	})
 	if err != nil {
-		return err
+		return false, err
 	}
 	l.proxy.learn(m.Patience)
 	if m.Code != "" {
-		return (&connectResponse{Code: m.Code, Message: m.Message}).refusal()
+		return true, (&connectResponse{Code: m.Code, Message: m.Message}).refusal()
 	}
 	l.tracker.move(warm)
 	l.acked = socket.Acked(socket.TCP(l.conn))
-	return nil
+	return true, nil
 }
 
-// heard tells whether the proxy's kernel has taken anything that was sent since
-// the link was put into the pool: if not, nobody has got it.
-func (l *Link) heard() bool { return socket.Acked(socket.TCP(l.conn)) != l.acked }
+// taken gives back what a link costs while it is warm.
+func (l *Link) taken() {
+	if l.release != nil {
+		l.release()
+		l.release = nil
+	}
+}
+
+// tells tells whether it can be known later that a proxy has got nothing of
+// what was said on a warm link.
+func (l *Link) tells() bool { return l.acked != 0 }
+
+// heard tells whether the proxy's kernel has taken anything that was said since
+// the link was warm, or whether that is not known. A proxy passes nothing on
+// before it has answered, and each answer acknowledges what it answers.
+func (l *Link) heard() bool {
+	n := socket.Acked(socket.TCP(l.conn))
+	return n == 0 || n != l.acked
+}
+
+// lost tells whether a handshake on a warm link has failed because that had
+// died, so that a fresh one may say the same: when the proxy was draining, or
+// its end came before anything that was said, or at least before payload. A
+// proxy that is silent may yet have got it.
+func (l *Link) lost(said, gave bool, err error) bool {
+	switch {
+	case said:
+		return ohrouter.CodeOf(err) == ohrouter.Draining
+	case hangsUp(err):
+		return !gave || !l.heard()
+	}
+	return isTimeout(err) && !gave && !l.heard()
+}

@@ -2,13 +2,10 @@ package link
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"net/netip"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -30,40 +27,10 @@ type proxy struct {
 	reported ohrouter.ProxyState // in the log
 	seen     time.Time
 	failure  *ohrouter.Failure
-	foreign  bool               // what listens there is no proxy, by its last answer
-	takes    time.Duration      // the longest it takes to answer, as it said
-	secure   map[*Link]struct{} // open, with TLS
-	address  netip.AddrPort     // at which it was reached last
-	resolved time.Time          // when that was
-}
-
-// opened counts a link.
-func (p *proxy) opened(l *Link) {
-	p.links.Add(1)
-	if _, ok := l.conn.(*tls.Conn); !ok {
-		return
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.secure == nil {
-		p.secure = make(map[*Link]struct{})
-	}
-	p.secure[l] = struct{}{}
-}
-
-// closed takes back opened.
-func (p *proxy) closed(l *Link) {
-	p.links.Add(-1)
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	delete(p.secure, l)
-}
-
-// secured returns the open links with TLS.
-func (p *proxy) secured() []*Link {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return slices.Collect(maps.Keys(p.secure))
+	foreign  bool           // what listens there is no proxy, by its last answer
+	takes    time.Duration  // the longest it takes to answer, as it said
+	address  netip.AddrPort // at which it was reached last
+	resolved time.Time      // when that was
 }
 
 // addressFresh is how long a proxy's name is not resolved again.
@@ -134,7 +101,7 @@ func (p *proxy) failed(ctx context.Context, err error) error {
 		e.Message = fmt.Sprintf("%s answers, but not as an oh-router proxy; check the router's --proxy", p.where())
 	case ok && explained.Code == ohrouter.Unauthorized:
 		e.Message = fmt.Sprintf("no secure link to %s: %s", p.where(), explained.Message)
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.EPIPE), errors.Is(err, syscall.ECONNRESET):
+	case hangsUp(err):
 		e.Message = fmt.Sprintf("%s hangs up without an answer; is it an oh-router proxy of this version?", p.where())
 	case isTimeout(err):
 		e.Message = fmt.Sprintf("%s does not answer in time", p.where())
@@ -166,6 +133,12 @@ func (p *proxy) snapshot() ohrouter.Proxy {
 		s.SeenAt = &seen
 	}
 	return s
+}
+
+// hangsUp tells whether the peer's end of a connection was why an exchange with
+// it failed.
+func hangsUp(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET)
 }
 
 func isTimeout(err error) bool {

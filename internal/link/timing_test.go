@@ -238,7 +238,7 @@ func TestSilentProxy(t *testing.T) {
 				l := newLink(conn, states.States)
 				l.proxy.learn(tt.says)
 				start := time.Now()
-				answered, err := l.handshake(t.Context(), Want{Target: database})
+				answered, err := ask(t, t.Context(), l, Want{Target: database})
 				if took := time.Since(start); took != tt.want || answered {
 					t.Errorf("handshake = %v, %v after %v, want no answer after %v", answered, err, took, tt.want)
 				}
@@ -263,7 +263,7 @@ func TestHandshakeContext(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		time.AfterFunc(time.Second, cancel)
 		start := time.Now()
-		_, err := l.handshake(ctx, Want{Target: database})
+		_, err := ask(t, ctx, l, Want{Target: database})
 		if took := time.Since(start); took != time.Second || err == nil {
 			t.Errorf("handshake = %v after %v, want an error after 1s", err, took)
 		}

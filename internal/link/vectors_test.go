@@ -263,7 +263,7 @@ func (v toRouterVector) run(t *testing.T, step int) {
 	states := newStates()
 	conn := &script{rest: v.Hex, step: step}
 	l := newLink(conn, states.States)
-	answered, err := l.handshake(t.Context(), Want{Session: "s-1", Target: database, Park: v.Parked})
+	answered, err := ask(t, t.Context(), l, Want{Session: "s-1", Target: database, Park: v.Parked})
 	sent := encode(t, typeConnect, connectCommand{Session: "s-1", Host: "db.internal", Port: 3306, Park: v.Parked})
 	if !v.Parked {
 		sent = append(sent, encode(t, typeAck, ackCommand{})...)

@@ -1,0 +1,123 @@
+package link
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"maps"
+	"net"
+	"slices"
+	"sync"
+	"time"
+
+	ohrouter "github.com/ohrouter/oh-router"
+	"github.com/ohrouter/oh-router/internal/socket"
+)
+
+// connect connects to a proxy, and proves who both are if links use TLS.
+func (d *Dialer) connect(ctx context.Context, p *proxy) (*Link, error) {
+	ctx, cancel := context.WithTimeout(ctx, Timeout)
+	defer cancel()
+	begin := time.Now()
+	conn, err := d.connectWith(ctx, p, false)
+	if err != nil {
+		return nil, d.explain(err)
+	}
+	p.pool.tookSetUp(time.Since(begin), time.Now())
+	return d.newLink(p, conn)
+}
+
+// connectWith connects to a proxy. When it proves what it should not, or
+// nothing, there is a second attempt if there are other settings for that.
+func (d *Dialer) connectWith(ctx context.Context, p *proxy, again bool) (net.Conn, error) {
+	var settings *tls.Config
+	if d.TLS != nil {
+		settings = d.TLS(p.Proxy, again)
+	}
+	conn, err := d.Sockets.Dial(ctx, p.Address)
+	if err != nil {
+		return nil, err
+	}
+	p.reached(conn.RemoteAddr().(*net.TCPAddr).AddrPort())
+	if d.TLS == nil {
+		return conn, nil
+	}
+	secure := tls.Client(socket.NewTransport(conn), settings)
+	err = secure.HandshakeContext(ctx)
+	if err == nil {
+		return secure, nil
+	}
+	socket.Abort(conn)
+	if again || ctx.Err() != nil || d.TLS(p.Proxy, true) == settings {
+		return nil, err
+	}
+	return d.connectWith(ctx, p, true)
+}
+
+func (d *Dialer) explain(err error) error {
+	if d.Explain == nil {
+		return err
+	}
+	return d.Explain(err)
+}
+
+// newLink counts a link to p over conn, nil when somebody else has the
+// connection. It fails when what the proxy has proved is not good any more.
+func (d *Dialer) newLink(p *proxy, conn net.Conn) (*Link, error) {
+	l := &Link{Proxy: p.Name, conn: conn, proxy: p}
+	if secure, ok := conn.(*tls.Conn); ok {
+		if certs := secure.ConnectionState().PeerCertificates; len(certs) > 0 {
+			l.leaf, l.secured = certs[0], &d.secured
+		}
+	}
+	l.tracker.begin(d.states)
+	p.links.Add(1)
+	if l.secured != nil && !l.secured.add(l) {
+		l.Close()
+		return nil, ohrouter.Errorf(ohrouter.Unauthorized, "its certificate has been revoked")
+	}
+	return l, nil
+}
+
+// secured is the open links with TLS.
+type secured struct {
+	mu    sync.Mutex // guards what follows; never held during I/O
+	links map[*Link]struct{}
+	bad   func(leaf *x509.Certificate) bool // what Cut was told last; nil nothing
+}
+
+// add tells whether the link may stand. One whose certificate becomes bad from
+// here on is cut.
+func (s *secured) add(l *Link) bool {
+	s.mu.Lock()
+	if s.links == nil {
+		s.links = make(map[*Link]struct{})
+	}
+	s.links[l] = struct{}{}
+	bad := s.bad
+	s.mu.Unlock()
+	return bad == nil || !bad(l.leaf)
+}
+
+func (s *secured) remove(l *Link) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.links, l)
+}
+
+// Cut resets the links whose proxy has a certificate that is not good any more,
+// and returns their number. A link that is being made meanwhile fails.
+func (d *Dialer) Cut(bad func(leaf *x509.Certificate) bool) (n int) {
+	s := &d.secured
+	s.mu.Lock()
+	s.bad = bad
+	links := slices.Collect(maps.Keys(s.links))
+	s.mu.Unlock()
+	for _, l := range links {
+		if bad(l.leaf) {
+			socket.Abort(l.conn)
+			n++
+		}
+	}
+	return n
+}
