@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"crypto/tls"
 	"fmt"
 	"net"
 	"sync"
@@ -61,12 +62,9 @@ func (ls *loops) carry(a, b net.Conn, live *Counters, done func(End)) *Session {
 	if len(ls.all) == 0 {
 		return nil
 	}
-	ta, ok := a.(*net.TCPConn)
-	if !ok {
-		return nil
-	}
-	tb, ok := b.(*net.TCPConn)
-	if !ok {
+	ta, sa := overTLS(a)
+	tb, sb := overTLS(b)
+	if ta == nil || tb == nil {
 		return nil
 	}
 	p := &pair{done: enderFunc(done)}
@@ -79,25 +77,43 @@ func (ls *loops) carry(a, b net.Conn, live *Counters, done func(End)) *Session {
 		p.ends[i] = end{pair: p, fd: fd, side: Side(i), watched: true}
 	}
 	p.ends[A].moved, p.ends[B].moved = &live.AB, &live.BA
+	for i, s := range []*tls.Conn{sa, sb} {
+		if s != nil {
+			p.ends[i].wrap(s)
+		}
+	}
 	if err := ls.least().add(p); err != nil {
+		for _, s := range []*tls.Conn{sa, sb} {
+			if s != nil {
+				s.NetConn().(*socket.Transport).TakeOver(nil)
+			}
+		}
 		p.closeFrom(len(p.ends), -1)
 		return nil
 	}
 	_, _ = ta.Close(), tb.Close() // the duplicates live on
-	return &Session{raw: rawSession{p}}
+	s := rawSession{p}
+	if sa != nil || sb != nil {
+		s.order(p.pump) // no event tells of what crypto/tls has
+	}
+	return &Session{raw: s}
 }
 
 // rawSession is a pair, as other threads know it.
 type rawSession struct{ *pair }
 
-func (s rawSession) cut() {
+func (s rawSession) cut() { s.order(s.pair.cut) }
+
+// order has the pair's thread call f, unless the session has ended.
+func (s rawSession) order(f func()) {
 	l := s.on()
 	l.order(func() {
-		if s.on() != l {
-			s.cut() // it has moved
-			return
+		switch {
+		case s.on() != l:
+			s.order(f) // it has moved
+		case !s.over:
+			f()
 		}
-		s.pair.cut()
 	})
 }
 

@@ -45,6 +45,8 @@ type end struct {
 	fd   int // -1 before it is known
 	side Side
 
+	secure *secure // nil without TLS
+
 	watched  bool  // registered with the loop
 	readable bool  // reading may give something
 	hup      bool  // it is over, unless it has had its FIN
@@ -87,6 +89,9 @@ func (e *end) happened(events uint32) {
 	}
 	if events&(unix.EPOLLOUT|unix.EPOLLHUP|unix.EPOLLERR) != 0 {
 		e.full = false
+		if e.secure != nil {
+			p.pushed(e)
+		}
 	}
 	if p.opening != nil {
 		p.opened(e, events)
@@ -101,12 +106,17 @@ func (p *pair) pump() {
 	more = p.carry(&p.ends[B]) || more
 	switch {
 	case p.over:
-	case p.ends[A].finished && p.ends[B].finished && p.ends[A].eof && p.ends[B].eof:
+	case p.ends[A].done() && p.ends[B].done():
 		p.close()
 	case more && !p.queued:
 		p.queued = true
 		p.on().busy = append(p.on().busy, p)
 	}
+}
+
+// done tells that nothing is to be read from the end or written to it any more.
+func (e *end) done() bool {
+	return e.eof && e.finished && (e.secure == nil || len(e.secure.queue) == 0)
 }
 
 // carry moves bytes from e to the other end. It tells whether it stopped
@@ -129,6 +139,8 @@ func (p *pair) carry(e *end) (more bool) {
 		case !e.readable:
 			e.release()
 			return false
+		case e.secure != nil:
+			p.decrypt(e)
 		case e.bulk:
 			p.splice(e)
 		default:
@@ -147,7 +159,7 @@ func (p *pair) copy(e *end) {
 		return
 	}
 	full := n == len(buf)-off
-	e.bulk = full
+	e.bulk = full && e.other().secure == nil
 	if !full && !e.last {
 		// The queue is empty: epoll(7) promises an event for what comes next.
 		e.readable = false
@@ -171,6 +183,10 @@ func (p *pair) greet(e *end) {
 func (p *pair) give(e *end, b []byte) {
 	o := e.other()
 	if len(b) == 0 || p.over || o.lost != nil {
+		return
+	}
+	if o.secure != nil {
+		p.encrypt(e, b)
 		return
 	}
 	n, err := socket.Write(o.fd, b)
@@ -259,17 +275,31 @@ func (p *pair) sent(e, o *end, n int, err error) bool {
 		e.moved.Add(uint64(n - known))
 		return true
 	case errors.Is(err, unix.EAGAIN):
-		o.full = true
-		if !o.outEvent {
-			o.outEvent = true
-			if err := p.on().watchWriting(o.fd); err != nil {
-				p.lostEnd(o, err)
-			}
-		}
+		p.blocked(o)
 	default:
 		p.lostEnd(o, os.NewSyscallError("write", err))
 	}
 	return false
+}
+
+// blocked notes that writing to o would block, and sees to it that the loop is
+// told when it no longer does.
+func (p *pair) blocked(o *end) {
+	o.full = true
+	if o.outEvent {
+		return
+	}
+	o.outEvent = true
+	if err := p.on().watchWriting(o.fd); err != nil {
+		p.lostEnd(o, err)
+	}
+}
+
+// pushed gives o's socket the records that it has not taken.
+func (p *pair) pushed(o *end) {
+	if err := o.secure.push(); err != nil {
+		p.lostEnd(o, err)
+	}
 }
 
 // keep holds bytes that were read and could not be written.
@@ -306,7 +336,13 @@ func (p *pair) passOn(e, o *end) {
 		return // lose passes a loss on
 	}
 	o.finished = true
-	if e.finished && o.eof {
+	if o.secure != nil {
+		if err := o.secure.conn.CloseWrite(); err != nil {
+			p.lostEnd(o, err)
+		}
+		return
+	}
+	if e.finished && o.eof && e.done() {
 		return // the close that comes now sends it
 	}
 	if err := socket.CloseWrite(o.fd); err != nil {
@@ -351,7 +387,7 @@ func (p *pair) lose() {
 	o := e.other()
 	if o.lost == nil {
 		unsent, err := unix.IoctlGetInt(o.fd, unix.SIOCOUTQ)
-		delivered := e.eof && e.held == 0 && e.greeting == nil && unsent == 0
+		delivered := e.eof && e.held == 0 && e.greeting == nil && unsent == 0 && (o.secure == nil || len(o.secure.queue) == 0)
 		if taken := e.moved.Load() - uint64(unsent); taken != p.taken {
 			p.taken, p.until = taken, time.Now().Add(lingerFor)
 		}

@@ -2,10 +2,10 @@
 // that ended. It keeps what TCP promises across the hop: order, back-pressure,
 // half-close, and the difference between an end and a reset.
 //
-// On Linux bytes between two TCP connections are spliced in bulk, and an idle
-// session holds neither buffer nor pipe; an [Engine] carries it without a
-// goroutine. Everywhere else, and on connections that cannot be spliced, a
-// pooled buffer carries them. DESIGN.md beside this file tells how and why.
+// On Linux an [Engine] carries sessions over TCP, and TLS over TCP, without a
+// goroutine: an idle one holds neither buffer nor pipe, and between plain
+// connections bytes are spliced in bulk. Everywhere else goroutines and buffers
+// carry them. DESIGN.md beside this file tells how and why.
 package relay
 
 import (
@@ -61,7 +61,6 @@ func Pipe(a, b net.Conn, live *Counters) End {
 		tcp:   [2]*net.TCPConn{socket.TCP(a), socket.TCP(b)},
 		moved: [2]*atomic.Uint64{&live.AB, &live.BA},
 	}
-	s.takeOver()
 	var wg sync.WaitGroup
 	wg.Go(func() { s.direction(B) })
 	s.direction(A)
@@ -74,7 +73,6 @@ type session struct {
 	conns [2]net.Conn
 	tcp   [2]*net.TCPConn // under conns; nil when that is not TCP
 	moved [2]*atomic.Uint64
-	carry
 
 	mu       sync.Mutex       // guards what follows; never held during I/O
 	end      *End             // the first end
@@ -128,17 +126,17 @@ const bufferSize = 64 << 10
 
 var buffers = sync.Pool{New: func() any { return new([bufferSize]byte) }}
 
-func (s *session) copyBuffered(from Side) (failed Side, err error) {
+// copy moves bytes until the end of the stream (nil) or a failure of one side.
+func (s *session) copy(from Side) (failed Side, err error) {
 	to := from.other()
 	buf := buffers.Get().(*[bufferSize]byte)
 	defer buffers.Put(buf)
 	for {
 		n, rerr := s.conns[from].Read(buf[:])
 		if n > 0 {
-			if _, err := s.conns[to].Write(buf[:n]); err != nil {
+			if err := s.write(to, buf[:n]); err != nil {
 				return to, err
 			}
-			s.moved[from].Add(uint64(n))
 		}
 		switch {
 		case errors.Is(rerr, io.EOF):
@@ -146,6 +144,62 @@ func (s *session) copyBuffered(from Side) (failed Side, err error) {
 		case rerr != nil:
 			return from, rerr
 		}
+	}
+}
+
+// write gives b to a side. The kernel ends the wait for a peer that takes
+// nothing for [socket.Options.DeadAfter]; when the source is lost meanwhile, it
+// ends after lingerFor.
+func (s *session) write(to Side, b []byte) error {
+	stop := s.lookBack(to)
+	n, err := s.conns[to].Write(b)
+	stop()
+	s.moved[to.other()].Add(uint64(n))
+	return err
+}
+
+// lookEvery is how often it is looked whether the source of a blocked writer is
+// lost.
+const lookEvery = time.Second
+
+// lookBack ends a write to a side that takes nothing for lingerFor since its
+// source was lost: what it would be sent next is a reset.
+func (s *session) lookBack(to Side) (stop func()) {
+	tcp := s.tcp[to]
+	if tcp == nil {
+		return func() {}
+	}
+	var mu sync.Mutex // guards what follows
+	var timer *time.Timer
+	var over bool
+	var taken uint64
+	var since time.Time // the source is lost and nothing is taken
+	look := func() {
+		mu.Lock()
+		defer mu.Unlock()
+		if over {
+			return
+		}
+		if lost := s.hiddenLoss(to.other()); lost != nil {
+			s.record(to.other(), lost)
+			if now := socket.Acked(tcp); since.IsZero() || now != taken {
+				since, taken = time.Now(), now
+			}
+			if time.Since(since) >= lingerFor {
+				_ = tcp.SetWriteDeadline(time.Unix(1, 0)) // fails only on a closed connection
+				return
+			}
+		}
+		timer.Reset(lookEvery)
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	timer = time.AfterFunc(lookEvery, look)
+	return func() {
+		mu.Lock()
+		defer mu.Unlock()
+		over = true
+		timer.Stop()
 	}
 }
 

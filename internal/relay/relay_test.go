@@ -129,6 +129,8 @@ type fixture struct {
 	t    testing.TB
 	side [2]relay.Side
 	cut  func()
+
+	session *relay.Session // of an engine
 }
 
 func (f *fixture) wait() relay.End {
@@ -215,7 +217,7 @@ func withEngine(t testing.TB, f *fixture) {
 		f.end <- end
 		close(done)
 	})
-	f.cut = s.Cut
+	f.cut, f.session = s.Cut, s
 	t.Cleanup(func() {
 		s.Cut()
 		<-done

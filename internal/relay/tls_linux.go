@@ -11,13 +11,40 @@ import (
 	"reflect"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ohrouter/oh-router/internal/socket"
 )
 
-// records is what crypto/tls reads and writes of a side: whole records or
-// parts, never waiting to read.
-type records struct {
-	*inlet
-	*outlet
+// secure is the TLS of an end. crypto/tls is a filter between the socket and
+// the pair: it reads records through Read and writes them through Write, which
+// never wait, and both only when the loop's thread calls it.
+type secure struct {
+	conn  *tls.Conn
+	end   *end
+	held  held
+	dry   bool   // the socket gave less than was asked for
+	queue []byte // records that the socket has not taken
+}
+
+// overTLS returns the TCP connection under c, and c if it is TLS; nil when no
+// loop can carry it.
+func overTLS(c net.Conn) (tcp *net.TCPConn, conn *tls.Conn) {
+	switch c := c.(type) {
+	case *net.TCPConn:
+		return c, nil
+	case *tls.Conn:
+		if t, ok := c.NetConn().(*socket.Transport); ok && c.ConnectionState().HandshakeComplete {
+			return t.TCPConn, c
+		}
+	}
+	return nil, nil
+}
+
+// wrap makes conn, whose handshake is complete, the TLS of e.
+func (e *end) wrap(conn *tls.Conn) {
+	e.secure = &secure{conn: conn, end: e, held: heldBy(conn)}
+	e.readable = true // what came with the handshake
+	conn.NetConn().(*socket.Transport).TakeOver(e.secure)
 }
 
 // errNothingYet is what crypto/tls hears of a socket that has nothing now. It
@@ -36,62 +63,94 @@ func (nothingYet) Temporary() bool { return true }
 // would take these for the end of the stream.
 var errTruncated = fmt.Errorf("TLS ended without close_notify: %w", io.ErrUnexpectedEOF)
 
-// decrypt fills the buffer with what tls and the socket have. It does not wait:
-// errNothingYet means that neither has more.
-func (in *inlet) decrypt() (n int, err error) {
-	in.buf = buffers.Get().(*[bufferSize]byte)
-	in.held.lend()
-	for n < len(in.buf) && err == nil {
+// Read reads records for crypto/tls.
+func (s *secure) Read(b []byte) (int, error) {
+	if s.dry {
+		return 0, errNothingYet
+	}
+	n, err := socket.Read(s.end.fd, b)
+	switch {
+	case errors.Is(err, unix.EAGAIN):
+		s.dry = true
+		return 0, errNothingYet
+	case err != nil:
+		return 0, os.NewSyscallError("read", err)
+	case n == 0:
+		return 0, errTruncated
+	}
+	s.dry = n < len(b) && !s.end.last
+	return n, nil
+}
+
+// Write writes records of crypto/tls, or keeps what the socket does not take:
+// no more than those of one buffer, as nothing is read for an end that is full.
+func (s *secure) Write(b []byte) (int, error) {
+	if s.end.pair.over { // crypto/tls is closed by who does not know
+		return 0, net.ErrClosed
+	}
+	s.queue = append(s.queue, b...)
+	if s.end.full {
+		return len(b), nil
+	}
+	return len(b), s.push()
+}
+
+// push gives the socket what is queued.
+func (s *secure) push() error {
+	for len(s.queue) > 0 {
+		n, err := socket.Write(s.end.fd, s.queue)
+		switch {
+		case n > 0:
+			s.queue = s.queue[n:]
+		case errors.Is(err, unix.EAGAIN):
+			s.end.pair.blocked(s.end)
+			return nil
+		default:
+			return os.NewSyscallError("write", err)
+		}
+	}
+	s.queue = nil
+	return nil
+}
+
+// decrypt moves what the socket and crypto/tls have, up to a buffer.
+func (p *pair) decrypt(e *end) {
+	s, buf := e.secure, p.on().buf[:]
+	s.dry = false
+	s.held.lend()
+	var n int
+	var err error
+	for n < len(buf) && err == nil {
 		var m int
-		m, err = in.tls.Read(in.buf[n:])
+		m, err = s.conn.Read(buf[n:])
 		n += m
-		if err == nil && in.short && in.held.empty() {
+		if err == nil && s.dry && s.held.empty() {
 			err = errNothingYet // as Read would say, and allocate
 		}
 	}
-	in.held.takeBack()
-	in.full = err == nil
-	return n, err
-}
-
-// Read reads records for tls.
-func (in *inlet) Read(b []byte) (int, error) {
-	if in.short {
-		return 0, errNothingYet // if something has come since, next finds it
-	}
-	in.into = b
-	werr := in.raw.Read(in.read)
-	in.into = nil
+	s.held.takeBack()
+	p.give(e, buf[:n])
 	switch {
-	case werr != nil:
-		return 0, werr
-	case errors.Is(in.err, unix.EAGAIN):
-		in.short = true
-		return 0, errNothingYet
-	case in.err != nil:
-		return 0, os.NewSyscallError("read", in.err)
-	case in.n == 0:
-		return 0, errTruncated
+	case p.over || err == nil:
+	case errors.Is(err, errNothingYet):
+		e.readable = false
+	case errors.Is(err, io.EOF):
+		e.eof = true
+		p.record(e.side, e.lost)
+	default:
+		p.lostEnd(e, err)
+		e.eof = true
 	}
-	in.short = in.n < len(b)
-	return in.n, nil
 }
 
-func (in *inlet) recordStep(fd uintptr) bool {
-	in.n, in.err = readFD(fd, in.into)
-	return true
-}
-
-// waitStep waits until the socket has something, an end or an error too. What
-// came since a short read it finds by asking; what comes later wakes it.
-func (in *inlet) waitStep(fd uintptr) bool {
-	if in.asked {
-		return true
+// encrypt gives o, which uses TLS, bytes that were read from e.
+func (p *pair) encrypt(e *end, b []byte) {
+	o := e.other()
+	if _, err := o.secure.conn.Write(b); err != nil {
+		p.lostEnd(o, err)
+		return
 	}
-	in.asked = true
-	in.ask[0] = unix.PollFd{Fd: int32(fd), Events: unix.POLLIN | unix.POLLRDHUP}
-	n, err := unix.Poll(in.ask[:], 0)
-	return n != 0 || err != nil // an error: reading will tell
+	e.moved.Add(uint64(len(b)))
 }
 
 // held is what crypto/tls keeps for the life of a connection and shows nobody:
@@ -101,8 +160,8 @@ func (in *inlet) waitStep(fd uintptr) bool {
 // buffer, and while it has nothing in it, it has none.
 //
 // That is right because tls touches these fields in Read only, once the
-// handshake is complete; only one goroutine calls that, and it calls lend and
-// takeBack in between; and empty buffers are as good as new ones. Where a
+// handshake is complete; only the loop's thread calls that, and it calls lend
+// and takeBack in between; and empty buffers are as good as new ones. Where a
 // version of Go has other fields, nothing is lent and all still works.
 type held struct {
 	raw       *bytes.Buffer // records not yet decrypted; nil when not found

@@ -43,7 +43,7 @@ func tapped(t *testing.T, nearServes, bothTLS bool) (*fixture, *tap) {
 	if bothTLS {
 		f.near[1], f.far[1] = tlsOver(t, cert, !nearServes, socket.NewTransport(f.near[1].(*net.TCPConn)), f.far[1])
 	}
-	withPipe(t, f)
+	withEngine(t, f)
 	c.holds = true
 	return f, c
 }
@@ -67,7 +67,8 @@ func (f *fixture) send(c *tap, b []byte) {
 	if _, err := c.Conn.Write(b); err != nil {
 		f.t.Fatal(err)
 	}
-	waitFor(f.t, func() bool { return unread(f.t, c.Conn) == 0 && unread(f.t, f.near[0]) == 0 })
+	near := f.session.Descriptors()[0]
+	waitFor(f.t, func() bool { return unread(f.t, c.Conn) == 0 && received(f.t, near) == 0 })
 }
 
 // unread is what a connection has not acknowledged, or its receiver not read.
@@ -84,6 +85,16 @@ func unread(t testing.TB, c net.Conn) (n int) {
 	})
 	if err != nil {
 		t.Fatal(err)
+	}
+	return n
+}
+
+// received is what the session has not read of a descriptor of its own.
+func received(t testing.TB, fd int) int {
+	t.Helper()
+	n, err := unix.IoctlGetInt(fd, unix.SIOCINQ)
+	if err != nil {
+		return 0 // the session has ended
 	}
 	return n
 }
@@ -174,7 +185,7 @@ func TestBytesThatCameWithTheHandshake(t *testing.T) {
 		if _, err := io.ReadFull(f.near[0], make([]byte, read)); err != nil {
 			t.Fatal(err)
 		}
-		withPipe(t, f)
+		withEngine(t, f)
 		got := make([]byte, len(sent)-read)
 		if _, err := io.ReadFull(f.far[1], got); err != nil || !bytes.Equal(got, sent[read:]) {
 			t.Errorf("after %d bytes: %v, or other bytes than were sent", read, err)

@@ -24,8 +24,14 @@ func (t *Transport) NetConn() net.Conn { return t.TCPConn }
 // effect: crypto/tls sets one to send the end of a stream, which would then be
 // lost on a peer that is slow. Nobody may be reading or writing, and the
 // handshake is to be complete: crypto/tls goes on after a read that fails with
-// a net.Error that is Temporary, but a handshake does not.
-func (t *Transport) TakeOver(rw io.ReadWriter) { t.rw.Store(&rw) }
+// a net.Error that is Temporary, but a handshake does not. nil gives them back.
+func (t *Transport) TakeOver(rw io.ReadWriter) {
+	if rw == nil {
+		t.rw.Store(nil)
+		return
+	}
+	t.rw.Store(&rw)
+}
 
 // Read implements net.Conn.
 func (t *Transport) Read(b []byte) (int, error) {
