@@ -112,8 +112,12 @@ func acceptAll(t *testing.T, a *Acceptor, conn *script) bool {
 		t.Errorf("target %v is not canonical: %v, %v", req.Target, again, err)
 	}
 	checkPrintable(t, req.Session, maxSession)
-	_, err = req.Accept(t.Context(), resolved)
-	return err == nil
+	stands, err := req.Accept(t.Context(), resolved)
+	if err != nil {
+		return false
+	}
+	stands.Close() // it is the caller's
+	return true
 }
 
 func checkPrintable(t *testing.T, s string, limit int) {

@@ -23,8 +23,9 @@ type Link struct {
 	proxy   *proxy
 	tracker tracker
 
-	secured *secured          // it is one of these; nil without TLS
+	secured *secured          // it is one of these, whose lock guards conn and cut; nil without TLS
 	leaf    *x509.Certificate // of the proxy, if it is
+	cut     func()            // ends the session that has the connection; nil while the link has it
 
 	// Of a warm link, or one that was:
 	release func() // gives back what it costs; nil when that is done
@@ -107,6 +108,19 @@ func within(ctx context.Context, c net.Conn, read time.Duration, do func() error
 // is acknowledged; nil for a link of [Handshake.Link].
 func (l *Link) Conn() net.Conn { return l.conn }
 
+// Take returns the connection and leaves it to the caller, who closes it. cut is
+// called when the link must not go on, see [Dialer.Cut].
+func (l *Link) Take(cut func()) net.Conn {
+	if l.secured != nil {
+		l.secured.mu.Lock()
+		defer l.secured.mu.Unlock()
+		l.cut = cut
+	}
+	conn := l.conn
+	l.conn = nil
+	return conn
+}
+
 // settle is how long Ack waits for the news that the proxy had given the link
 // up.
 const settle = 5 * time.Millisecond
@@ -158,14 +172,14 @@ func (l *Link) Close() {
 		}
 		l.taken()
 		if l.conn != nil {
-			cut(l.conn) // the session is over: nothing left to tell anybody
+			closeTCP(l.conn) // the session is over: nothing left to tell anybody
 		}
 	}
 }
 
-// cut closes c, which is a reset unless [socket.Orderly] was called. A Close of
+// closeTCP closes c, which is a reset unless [socket.Orderly] was called. A Close of
 // TLS would tell of an end in order, and may wait for a peer that does not read.
-func cut(c net.Conn) {
+func closeTCP(c net.Conn) {
 	if tcp := socket.TCP(c); tcp != nil {
 		_ = tcp.Close()
 		return

@@ -45,15 +45,19 @@ func (r *Request) Answer(resolved netip.AddrPort) []byte {
 
 // Accept answers that the target is connected, at the address resolved, and
 // waits for the AckCommand, which a parked link may leave to wait for 60 s.
-// Then the session stands: the connection that Accept returns carries its raw
-// bytes. When it fails the connection is closed; the error is ctx's when ctx
+// Then the session stands: the connection that Accept returns, and leaves to the
+// caller, carries its raw bytes. When it fails the connection is closed; the error is ctx's when ctx
 // ended, and io.EOF when the router gave the link up.
 func (r *Request) Accept(ctx context.Context, resolved netip.AddrPort) (net.Conn, error) {
 	if err := r.accept(ctx, resolved); err != nil {
 		r.Close()
 		return nil, err
 	}
-	return r.conn, nil
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	conn := r.conn
+	r.conn = nil // the caller's, who closes it
+	return conn, nil
 }
 
 func (r *Request) accept(ctx context.Context, resolved netip.AddrPort) error {
@@ -193,6 +197,6 @@ func (r *Request) send(t frameType, message any) error {
 // Close closes the connection, whatever it is doing. It is idempotent.
 func (r *Request) Close() {
 	if r.tracker.move(closed) && r.conn != nil {
-		cut(r.conn) // the session is over: nothing left to tell anybody
+		closeTCP(r.conn) // the session is over: nothing left to tell anybody
 	}
 }

@@ -115,9 +115,23 @@ func (d *Dialer) Cut(bad func(leaf *x509.Certificate) bool) (n int) {
 	s.mu.Unlock()
 	for _, l := range links {
 		if bad(l.leaf) {
-			socket.Abort(l.conn)
+			l.reset()
 			n++
 		}
 	}
 	return n
+}
+
+// reset ends a link with TLS, whoever has its connection.
+func (l *Link) reset() {
+	l.secured.mu.Lock()
+	conn, cut := l.conn, l.cut
+	l.secured.mu.Unlock()
+	if cut != nil {
+		cut()
+		return
+	}
+	if tcp := socket.TCP(conn); tcp != nil {
+		socket.Abort(tcp)
+	}
 }

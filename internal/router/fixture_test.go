@@ -192,7 +192,9 @@ func (l *directLink) Peer() (proxy string, resolved netip.AddrPort) {
 	return "near", l.at
 }
 
-func (l *directLink) Alive() bool    { return !socket.Pending(l.conn) }
+func (l *directLink) Alive() bool          { return !socket.Pending(l.conn) }
+func (l *directLink) Take(func()) net.Conn { return l.conn }
+
 func (l *directLink) Conn() net.Conn { return l.conn }
 
 func (l *directLink) Ack() error {

@@ -68,9 +68,12 @@ type Link interface {
 	Alive() bool
 	// Ack makes the session of a link stand that was wanted with Park.
 	Ack() error
-	// Conn returns the connection that carries the session's bytes; nil for the
-	// link of a call.
+	// Conn returns the connection; nil for the link of a call.
 	Conn() net.Conn
+	// Take returns the connection that carries the session's bytes, and leaves
+	// it to the caller; not for the link of a call. cut is called when the
+	// session must not go on.
+	Take(cut func()) net.Conn
 	// Close closes the link. It is idempotent.
 	Close()
 }
@@ -230,7 +233,7 @@ func (s *session) carry(client *net.TCPConn, l Link) bool {
 	}
 	s.cancel = nil
 	s.stands(l)
-	s.carried = r.cfg.Relay.Start(client, l.Conn(), &s.live, s.Ended)
+	s.carried = r.cfg.Relay.Start(client, l.Take(func() { s.cut(ohrouter.LinkLost) }), &s.live, s.Ended)
 	return true
 }
 
