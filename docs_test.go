@@ -243,6 +243,32 @@ func TestDocsFiles(t *testing.T) {
 	}
 }
 
+var testName = regexp.MustCompile("`([a-z./-]+) ((?:Test|Fuzz)[A-Za-z0-9]+)`")
+
+// TestDocsSecurity finds proofs that are none: SECURITY.md names tests, each
+// after its folder.
+func TestDocsSecurity(t *testing.T) {
+	named := testName.FindAllStringSubmatch(read(t, "SECURITY.md"), -1)
+	if len(named) < 50 {
+		t.Fatalf("SECURITY.md names %d tests: this one looks for the wrong thing", len(named))
+	}
+	tests := map[string]string{} // by folder
+	for _, m := range named {
+		if _, ok := tests[m[1]]; !ok {
+			names, err := filepath.Glob(filepath.Join(m[1], "*_test.go"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, name := range names {
+				tests[m[1]] += read(t, name)
+			}
+		}
+		if !strings.Contains(tests[m[1]], "\nfunc "+m[2]+"(") {
+			t.Errorf("SECURITY.md names %s of %s, which does not exist", m[2], m[1])
+		}
+	}
+}
+
 var yamlBlock = regexp.MustCompile("(?ms)^```yaml\n(.*?)^```")
 
 func TestDocsConfiguration(t *testing.T) {

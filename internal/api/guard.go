@@ -91,7 +91,7 @@ func (g *guard) public(path string) bool {
 func (g *guard) admit(r *http.Request) (access.Caller, *Problem) {
 	if !g.knowsHost(r.Host) {
 		return access.Caller{}, problemFor(ohrouter.Errorf(ohrouter.Forbidden,
-			"the API is not known by the name %.100q: call it by its address, or have the name added to the router's hosts", r.Host))
+			"the API is not known by the name %.100q: call it by its address, or name it to the router with --allowed-hosts", r.Host))
 	}
 	if g.fromOtherSite(r) {
 		return access.Caller{}, problemFor(ohrouter.Errorf(ohrouter.Forbidden,

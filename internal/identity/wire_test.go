@@ -34,7 +34,7 @@ func TestFlippedBits(t *testing.T) {
 		for _, fromServer := range []bool{false, true} {
 			n := 0
 			for flipped(t, router.LinkClient("east"), proxy.LinkServer(), n, fromServer) {
-				n += 11
+				n += 29
 			}
 			if n < 1000 {
 				t.Errorf("there were %d bytes to change, want a whole handshake", n)
