@@ -40,7 +40,7 @@ var mayImport = []struct {
 	{"internal/proxy", []string{"internal/audit", "internal/link", "internal/policy", "internal/relay", "internal/socket"}},
 	{"internal/relay", []string{"internal/socket"}},
 	{"internal/socket", nil},
-	{"internal/config", []string{"internal/policy"}},
+	{"internal/config", []string{"internal/policy", "internal/socket"}},
 }
 
 // importNothing lists the packages that may not even import the root package.

@@ -55,11 +55,11 @@ func startProxy(ctx context.Context, p *process, address string, budget socket.B
 	cfg := p.cfg.Proxy
 	s := &proxyServer{p: p}
 	var err error
-	if s.listener, err = listen(ctx, "links", address, "--listen"); err != nil {
+	if s.listener, err = listen(ctx, "links", address, "--listen", p.sockets(cfg.LinkCongestion)); err != nil {
 		return nil, err
 	}
 	if cfg.Metrics.IsValid() {
-		if s.metrics, err = listen(ctx, "metrics", cfg.Metrics.String(), "--metrics"); err != nil {
+		if s.metrics, err = listen(ctx, "metrics", cfg.Metrics.String(), "--metrics", socket.Options{}); err != nil {
 			s.close()
 			return nil, err
 		}
@@ -73,7 +73,7 @@ func startProxy(ctx context.Context, p *process, address string, budget socket.B
 	s.proxy = proxy.New(proxy.Config{
 		Own: s.own(), Handshakes: all, HandshakesPerSource: ofOne,
 		TLS: s.linkSettings(), Explain: identity.Explain,
-		Allow: cfg.Allow, DialTimeout: cfg.DialTimeout, Descriptors: budget, States: states, Relay: p.relay,
+		Allow: cfg.Allow, DialTimeout: cfg.DialTimeout, Targets: p.sockets(cfg.TargetCongestion), Descriptors: budget, States: states, Relay: p.relay,
 		Log: p.log, Metrics: p.metrics,
 	})
 	return s, nil
@@ -157,6 +157,8 @@ func (s *proxyServer) reload(cfg config.Config) {
 		"proxy.dial_timeout":              is.DialTimeout != was.DialTimeout,
 		"proxy.max_handshakes":            is.Handshakes.Max != was.Handshakes.Max,
 		"proxy.max_handshakes_per_source": is.Handshakes.MaxPerSource != was.Handshakes.MaxPerSource,
+		"proxy.link_congestion":           is.LinkCongestion != was.LinkCongestion,
+		"proxy.target_congestion":         is.TargetCongestion != was.TargetCongestion,
 		"proxy.state":                     is.State != was.State,
 	})
 }

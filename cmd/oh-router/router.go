@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
@@ -71,8 +72,9 @@ func startRouter(ctx context.Context, p *process, proxies []link.Proxy, budget s
 	cfg := p.cfg.Router
 	s := &routerServer{p: p, dialer: link.NewDialer(proxies, states)}
 	s.dialer.Pool = link.Pool{Min: cfg.Pool.Min, Max: cfg.Pool.Max, Descriptors: budget}
+	s.dialer.Sockets = p.sockets(cfg.LinkCongestion)
 	s.router = router.New(router.Config{
-		BindAddress: cfg.BindAddress, Linker: linker{s.dialer}, Relay: p.relay, Park: cfg.Park,
+		BindAddress: cfg.BindAddress, Clients: p.sockets(cfg.ClientCongestion), Linker: linker{s.dialer}, Relay: p.relay, Park: cfg.Park,
 		Descriptors: budget, Log: p.log, Metrics: p.metrics,
 	})
 	defer func() {
@@ -80,7 +82,7 @@ func startRouter(ctx context.Context, p *process, proxies []link.Proxy, budget s
 			s.abandon()
 		}
 	}()
-	if s.listener, err = listen(ctx, "the REST API", cfg.Listen.String(), "--listen"); err != nil {
+	if s.listener, err = listen(ctx, "the REST API", cfg.Listen.String(), "--listen", socket.Options{}); err != nil {
 		return nil, err
 	}
 	if cfg.State != "" {
@@ -106,7 +108,7 @@ func startRouter(ctx context.Context, p *process, proxies []link.Proxy, budget s
 	}
 	apiConfig := api.Config{
 		Bindings: s.registry, Sessions: s.router, Proxies: s.dialer.Proxies, Advertise: cfg.Advertise,
-		Access: tokens, AllowRequester: !cfg.Listen.Addr().IsLoopback(),
+		Access: tokens, Hosts: s.hosts(), OpenMetrics: cfg.OpenMetrics, AllowRequester: !cfg.Listen.Addr().IsLoopback(),
 		Parts: s.parts, Metrics: p.metricsHandler(), Log: p.log,
 	}
 	s.trust.serve(&apiConfig)
@@ -117,6 +119,16 @@ func startRouter(ctx context.Context, p *process, proxies []link.Proxy, budget s
 	s.http = p.httpServer(handler)
 	s.http.TLSConfig = s.trust.https()
 	return s, nil
+}
+
+// hosts returns the names by which the API may be called, besides those that it
+// knows itself.
+func (s *routerServer) hosts() []string {
+	names := s.p.cfg.Router.AllowedHosts
+	if c := s.trust.credentials; c != nil {
+		names = slices.Concat(names, c.Leaf().DNSNames)
+	}
+	return names
 }
 
 // openTokens returns the tokens of the state directory. Beyond loopback every
@@ -189,12 +201,16 @@ func (s *routerServer) reload(cfg config.Config) {
 		s.dialer.SetProxies(proxyList(is.Proxies))
 	}
 	s.p.needRestart(map[string]bool{
-		"router.listen":       is.Listen != was.Listen,
-		"router.bind_address": is.BindAddress != was.BindAddress,
-		"router.advertise":    is.Advertise != was.Advertise,
-		"router.ports":        is.Ports != was.Ports,
-		"router.state":        is.State != was.State,
-		"router.pool":         is.Pool != was.Pool,
+		"router.listen":            is.Listen != was.Listen,
+		"router.bind_address":      is.BindAddress != was.BindAddress,
+		"router.advertise":         is.Advertise != was.Advertise,
+		"router.ports":             is.Ports != was.Ports,
+		"router.allowed_hosts":     !slices.Equal(is.AllowedHosts, was.AllowedHosts),
+		"router.open_metrics":      is.OpenMetrics != was.OpenMetrics,
+		"router.state":             is.State != was.State,
+		"router.pool":              is.Pool != was.Pool,
+		"router.client_congestion": is.ClientCongestion != was.ClientCongestion,
+		"router.link_congestion":   is.LinkCongestion != was.LinkCongestion,
 	})
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/x509"
 	"errors"
@@ -67,9 +68,7 @@ func serve(cmd *cobra.Command, role config.Role, environ []string, start func(co
 	ctx, stop := context.WithCancel(cmd.Context())
 	defer stop()
 
-	cores := runtime.GOMAXPROCS(0)
-	runtime.GOMAXPROCS(2 * cores) // a processor each for the loops, and as many for all else
-	if p.relay, err = relay.NewEngine(cores); err != nil {
+	if p.relay, err = newEngine(cfg.Loops); err != nil {
 		return err
 	}
 	s, err := start(ctx, p)
@@ -118,6 +117,22 @@ func (p *process) credentials(role identity.Role, state string, revoked func(*x5
 		files = identity.In(state, role)
 	}
 	return identity.Open(identity.Config{Files: files, Role: role, Revoked: revoked, Log: p.log})
+}
+
+// newEngine starts an engine with so many loops, or one for each processor. A
+// loop that is busy keeps a thread and one of GOMAXPROCS, so those come on top
+// of what all else has: the API and TLS get on beside loops that never rest,
+// and the kernel divides the processors.
+func newEngine(loops int) (*relay.Engine, error) {
+	cores := runtime.GOMAXPROCS(0)
+	loops = cmp.Or(loops, cores)
+	runtime.GOMAXPROCS(loops + cores)
+	return relay.NewEngine(loops)
+}
+
+// sockets returns the options of a leg of the data path.
+func (p *process) sockets(congestion string) socket.Options {
+	return socket.Options{Congestion: congestion, DeadAfter: p.cfg.DeadPeerTimeout, Backlog: p.cfg.Backlog}
 }
 
 // configFailure returns the error of a wrong configuration: wrong use when a
@@ -197,10 +212,13 @@ func (p *process) reload(s server, load func() (config.Config, error)) {
 		p.log.Warn("check the configuration", "warning", w)
 	}
 	p.needRestart(map[string]bool{
-		"log_format":    cfg.LogFormat != p.cfg.LogFormat,
-		"insecure":      cfg.Insecure != p.cfg.Insecure,
-		"link_security": cfg.LinkSecurity != p.cfg.LinkSecurity,
-		"tls_cert":      cfg.Certificate != p.cfg.Certificate,
+		"log_format":        cfg.LogFormat != p.cfg.LogFormat,
+		"dead_peer_timeout": cfg.DeadPeerTimeout != p.cfg.DeadPeerTimeout,
+		"backlog":           cfg.Backlog != p.cfg.Backlog,
+		"loops":             cfg.Loops != p.cfg.Loops,
+		"insecure":          cfg.Insecure != p.cfg.Insecure,
+		"link_security":     cfg.LinkSecurity != p.cfg.LinkSecurity,
+		"tls_cert":          cfg.Certificate != p.cfg.Certificate,
 	})
 	p.level.Set(cfg.LogLevel)
 	p.cfg.DrainTimeout = cfg.DrainTimeout
@@ -275,8 +293,8 @@ func serveHTTP(ctx context.Context, s *http.Server, ln net.Listener) error {
 }
 
 // listen listens for a role, and says what to do when it cannot.
-func listen(ctx context.Context, what, address, flag string) (*net.TCPListener, error) {
-	ln, err := socket.Options{}.Listen(ctx, address)
+func listen(ctx context.Context, what, address, flag string, sockets socket.Options) (*net.TCPListener, error) {
+	ln, err := sockets.Listen(ctx, address)
 	switch {
 	case err == nil:
 		return ln, nil

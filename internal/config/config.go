@@ -22,13 +22,14 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/ohrouter/oh-router/internal/policy"
+	"github.com/ohrouter/oh-router/internal/socket"
 )
 
 // Role is a command that serves.
 type Role string
 
 // The roles. [Up] is router and proxy in one process: it takes the router's
-// settings and the proxy's dial_timeout, keeps no state and dials what
+// settings and the proxy's dial_timeout and target_congestion, keeps no state and dials what
 // [policy.Everything] permits, whatever the file says about state, proxies and
 // the allow-list.
 const (
@@ -48,12 +49,15 @@ type Config struct {
 
 // Common is what all roles have.
 type Common struct {
-	LogLevel     slog.Level
-	LogFormat    LogFormat
-	DrainTimeout time.Duration // how long sessions may finish after SIGTERM
-	Insecure     bool          // more than loopback may be used without credentials
-	LinkSecurity LinkSecurity
-	Certificate  Certificate
+	LogLevel        slog.Level
+	LogFormat       LogFormat
+	DrainTimeout    time.Duration // how long sessions may finish after SIGTERM
+	DeadPeerTimeout time.Duration // from socket.MinDeadAfter to socket.MaxDeadAfter, whole seconds
+	Backlog         int           // 0 as many as the system permits
+	Loops           int           // event loops; 0 as many as there are processors
+	Insecure        bool          // more than loopback may be used without credentials
+	LinkSecurity    LinkSecurity
+	Certificate     Certificate
 }
 
 // LinkSecurity is what protects links.
@@ -83,16 +87,20 @@ const (
 
 // Router is what the router role is told.
 type Router struct {
-	Listen      netip.AddrPort // of the REST API
-	BindAddress netip.Addr     // where mapped ports listen
-	Advertise   string         // host in returned addresses; "" the address at which the call arrived
-	Ports       Ports
-	IdleTimeout time.Duration // 0 never
-	Park        time.Duration // 0 off
-	Quarantine  time.Duration
-	Proxies     []ProxyAddress
-	Pool        Pool
-	State       string // directory; "" keeps everything in memory
+	Listen           netip.AddrPort // of the REST API
+	BindAddress      netip.Addr     // where mapped ports listen
+	Advertise        string         // host in returned addresses; "" the address at which the call arrived
+	Ports            Ports
+	AllowedHosts     []string      // names by which the API may be called, besides those that follow from the rest
+	OpenMetrics      bool          // /metrics takes no token
+	IdleTimeout      time.Duration // 0 never
+	Park             time.Duration // 0 off
+	Quarantine       time.Duration
+	Proxies          []ProxyAddress
+	Pool             Pool
+	ClientCongestion string // congestion control; "" the system's
+	LinkCongestion   string
+	State            string // directory; "" keeps everything in memory
 }
 
 // Pool is how many warm links to each proxy there are, at least and at most.
@@ -112,12 +120,14 @@ type ProxyAddress struct {
 
 // Proxy is what the proxy role is told.
 type Proxy struct {
-	Listen      netip.AddrPort // for links
-	Allow       *policy.List
-	Metrics     netip.AddrPort // the zero AddrPort: off
-	DialTimeout time.Duration
-	Handshakes  Handshakes
-	State       string // directory that has its identity; "" none
+	Listen           netip.AddrPort // for links
+	Allow            *policy.List
+	Metrics          netip.AddrPort // the zero AddrPort: off
+	DialTimeout      time.Duration
+	Handshakes       Handshakes
+	LinkCongestion   string // congestion control; "" the system's
+	TargetCongestion string
+	State            string // directory that has its identity; "" none
 }
 
 // Handshakes is how many links may be within theirs, in all and of one source.
@@ -169,10 +179,11 @@ func Load(role Role, fs *pflag.FlagSet, environ []string, has Identified) (Confi
 	} else {
 		problems = append(problems, checkRouter(&cfg, given, role == RouterRole, secured)...)
 	}
+	cfg.narrow(role)
+	problems = append(problems, checkCongestion(&cfg, given)...)
 	if len(problems) > 0 {
 		return Config{}, errors.Join(problems...)
 	}
-	cfg.narrow(role)
 	cfg.Warnings = warnings(role, cfg)
 	return cfg, nil
 }
@@ -208,6 +219,25 @@ func checkCertificate(c *Config, given values) []error {
 	return nil
 }
 
+// checkCongestion returns the congestion controls that this machine does not
+// have for this process.
+func checkCongestion(c *Config, given values) (problems []error) {
+	for _, used := range []struct{ key, name string }{
+		{"router.client_congestion", c.Router.ClientCongestion},
+		{"router.link_congestion", c.Router.LinkCongestion},
+		{"proxy.link_congestion", c.Proxy.LinkCongestion},
+		{"proxy.target_congestion", c.Proxy.TargetCongestion},
+	} {
+		if used.name == "" {
+			continue
+		}
+		if err := socket.CheckCongestion(used.name); err != nil {
+			problems = append(problems, given[used.key].problem(err))
+		}
+	}
+	return problems
+}
+
 // Check reads a file as every role would on this machine, in an environment in
 // the form of [os.Environ], and returns all that is wrong with it, joined; each
 // [Problem] is a line of the error's text.
@@ -223,6 +253,7 @@ func Check(path string, environ []string, has Identified) error {
 	problems = append(problems, checkCertificate(&cfg, given)...)
 	problems = append(problems, checkRouter(&cfg, given, true, cfg.secured(RouterRole, has))...)
 	problems = append(problems, checkProxy(&cfg, given, cfg.secured(ProxyRole, has))...)
+	problems = append(problems, checkCongestion(&cfg, given)...)
 	return errors.Join(problems...)
 }
 
@@ -234,8 +265,9 @@ func (c *Config) narrow(role Role) {
 	case ProxyRole:
 		c.Router = Router{}
 	case Up:
-		c.Router.Proxies, c.Router.State, c.Router.Pool = nil, "", Pool{}
-		c.Proxy = Proxy{Allow: policy.Everything(), DialTimeout: c.Proxy.DialTimeout, Handshakes: c.Proxy.Handshakes}
+		r := &c.Router
+		r.Proxies, r.State, r.Pool, r.LinkCongestion = nil, "", Pool{}, ""
+		c.Proxy = Proxy{Allow: policy.Everything(), DialTimeout: c.Proxy.DialTimeout, TargetCongestion: c.Proxy.TargetCongestion, Handshakes: c.Proxy.Handshakes}
 	}
 }
 
@@ -269,14 +301,27 @@ func warnings(role Role, c Config) []string {
 	if role == ProxyRole && len(c.Proxy.Allow.Patterns()) == 0 {
 		w = append(w, "the allow-list is empty, so every target is denied: name targets with --allow, as in --allow 10.0.0.0/8:3306")
 	}
+	// Other systems have no such files, and then nothing to warn of.
+	most, _ := os.ReadFile("/proc/sys/net/core/somaxconn")
+	if s := excess(c.Backlog, string(most)); s != "" {
+		w = append(w, s)
+	}
 	if role != ProxyRole {
-		// Other systems have no such file, and then nothing to warn of.
 		kernel, _ := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range")
 		if s := overlap(c.Router.Ports, string(kernel)); s != "" {
 			w = append(w, s)
 		}
 	}
 	return w
+}
+
+// excess returns a warning if a backlog is more than the kernel's most.
+func excess(backlog int, kernel string) string {
+	var most int
+	if n, _ := fmt.Sscan(kernel, &most); n != 1 || backlog <= most {
+		return ""
+	}
+	return fmt.Sprintf("backlog is %d, but the kernel lets %d connections wait at most: raise the sysctl net.core.somaxconn", backlog, most)
 }
 
 // overlap returns a warning if ports has some of the range that the kernel

@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/ohrouter/oh-router/internal/policy"
+	"github.com/ohrouter/oh-router/internal/socket"
 )
 
 // load parses args as a role's command line and loads it, in an environment
@@ -55,7 +56,7 @@ func diff(want, got Config) string {
 }
 
 func TestDefaults(t *testing.T) {
-	common := Common{LogLevel: slog.LevelInfo, LogFormat: AutoLog, DrainTimeout: 30 * time.Second, LinkSecurity: AutoSecurity}
+	common := Common{LogLevel: slog.LevelInfo, LogFormat: AutoLog, DrainTimeout: 30 * time.Second, DeadPeerTimeout: 25 * time.Second, LinkSecurity: AutoSecurity}
 	router := Router{
 		Listen:      netip.MustParseAddrPort("127.0.0.1:8080"),
 		BindAddress: netip.MustParseAddr("127.0.0.1"),
@@ -186,6 +187,14 @@ func TestValuesRefused(t *testing.T) {
 		want string
 	}{
 		{Up, "--log-level=loud", `--log-level: "loud" is not a level: debug, info, warn or error`},
+		{Up, "--dead-peer-timeout=4s", `--dead-peer-timeout: 4s is too short: it has to be 5s at least`},
+		{Up, "--dead-peer-timeout=11m", `--dead-peer-timeout: 11m is too long: it may be 10m0s at most`},
+		{Up, "--dead-peer-timeout=7500ms", `--dead-peer-timeout: 7500ms is not a whole number of seconds`},
+		{Up, "--backlog=many", `--backlog: "many" is neither system nor a number from 1 to 1000000`},
+		{Up, "--loops=0", `--loops: "0" is neither auto nor a number from 1 to 1024`},
+		{Up, "--loops=-1", `--loops: "-1" is neither auto nor a number from 1 to 1024`},
+		{RouterRole, "--allowed-hosts=api.internal:8080,a b", "--allowed-hosts: \"api.internal:8080\" is not a host: give a name or an address without a port\n" +
+			`--allowed-hosts: host "a b" has a character that no host name has`},
 		{Up, "--log-format=xml", `--log-format: "xml" is not a log format: text, json or auto`},
 		{Up, "--drain-timeout=300", `--drain-timeout: "300" has no unit: write 300s for seconds`},
 		{Up, "--drain-timeout=-1s", `--drain-timeout: -1s is negative`},
@@ -225,6 +234,70 @@ func TestValuesRefused(t *testing.T) {
 	want := "OH_ROUTER_INSECURE: \"maybe\" is neither true nor false\nOH_ROUTER_PARK: 1m is too long: it may be 30s at most"
 	if err == nil || err.Error() != want {
 		t.Errorf("Load with wrong variables:\n got %v\nwant %s", err, want)
+	}
+}
+
+func TestDataPath(t *testing.T) {
+	file := writeFile(t, "dead_peer_timeout: 1m\nbacklog: 100\nloops: 3\nrouter: {allowed_hosts: [API.internal., '10.0.0.1'], open_metrics: true}\n")
+	want := Common{DeadPeerTimeout: time.Minute, Backlog: 100, Loops: 3}
+	for _, role := range []Role{RouterRole, ProxyRole, Up} {
+		c := mustLoad(t, role, nil, "-c", file)
+		if got := (Common{DeadPeerTimeout: c.DeadPeerTimeout, Backlog: c.Backlog, Loops: c.Loops}); got != want {
+			t.Errorf("%s has %+v, want %+v", role, got, want)
+		}
+		c = mustLoad(t, role, []string{"OH_ROUTER_LOOPS=auto", "OH_ROUTER_DEAD_PEER_TIMEOUT=9s"}, "-c", file, "--backlog=system")
+		if got := (Common{DeadPeerTimeout: c.DeadPeerTimeout, Backlog: c.Backlog, Loops: c.Loops}); got != (Common{DeadPeerTimeout: 9 * time.Second}) {
+			t.Errorf("%s with flag and environment has %+v", role, got)
+		}
+	}
+	r := mustLoad(t, RouterRole, nil, "-c", file).Router
+	if got := strings.Join(r.AllowedHosts, " "); got != "api.internal 10.0.0.1" || !r.OpenMetrics {
+		t.Errorf("allowed hosts are %q and open metrics %v, want api.internal 10.0.0.1 and true", got, r.OpenMetrics)
+	}
+}
+
+// Which congestion controls there are depends on the machine, and only those
+// that a role uses matter.
+func TestCongestion(t *testing.T) {
+	bad := writeFile(t, "router: {client_congestion: nonsense, link_congestion: nonsense}\nproxy: {link_congestion: nonsense, target_congestion: nonsense}\n")
+	for role, want := range map[Role]string{
+		RouterRole: "router.client_congestion router.link_congestion",
+		ProxyRole:  "proxy.link_congestion proxy.target_congestion",
+		Up:         "router.client_congestion proxy.target_congestion",
+	} {
+		_, err := load(t, role, nil, "-c", bad)
+		if err == nil {
+			t.Errorf("Load(%s) with congestion controls that there are not = nil, want an error", role)
+			continue
+		}
+		var keys []string
+		for line := range strings.Lines(err.Error()) {
+			keys = append(keys, strings.Split(strings.TrimPrefix(line, bad+":"), ":")[0])
+		}
+		if got := strings.Join(keys, " "); got != want {
+			t.Errorf("Load(%s) with congestion controls that there are not complains of %s, want %s", role, got, want)
+		}
+	}
+	if err := Check(bad, nil, nil); err == nil || strings.Count(err.Error(), "\n") != 3 {
+		t.Errorf("Check = %v, want four problems", err)
+	}
+	if socket.CheckCongestion("reno") != nil {
+		t.Skip("this system has no reno")
+	}
+	good := writeFile(t, "router: {client_congestion: reno, link_congestion: reno}\nproxy: {link_congestion: reno, target_congestion: reno}\n")
+	r, p, up := mustLoad(t, RouterRole, nil, "-c", good), mustLoad(t, ProxyRole, nil, "-c", good), mustLoad(t, Up, nil, "-c", good)
+	for name, got := range map[string]string{
+		"client of router": r.Router.ClientCongestion, "link of router": r.Router.LinkCongestion,
+		"link of proxy": p.Proxy.LinkCongestion, "target of proxy": p.Proxy.TargetCongestion,
+		"client of up": up.Router.ClientCongestion, "target of up": up.Proxy.TargetCongestion,
+	} {
+		if got != "reno" {
+			t.Errorf("the congestion control of the %s is %q, want reno", name, got)
+		}
+	}
+	p = mustLoad(t, ProxyRole, nil, "-c", good, "--link-congestion=system", "--target-congestion=")
+	if p.Proxy.LinkCongestion != "" || p.Proxy.TargetCongestion != "" {
+		t.Errorf("flags give %q and %q, want the system's for both", p.Proxy.LinkCongestion, p.Proxy.TargetCongestion)
 	}
 }
 
@@ -276,6 +349,11 @@ func TestWarnings(t *testing.T) {
 	}
 	if w := mustLoad(t, ProxyRole, nil, "--allow=any").Warnings; len(w) != 0 {
 		t.Errorf("a proxy with an allow-list warns %q", w)
+	}
+	for backlog, want := range map[int]bool{0: false, 4096: false, 4097: true} {
+		if got := excess(backlog, "4096\n"); (got != "") != want {
+			t.Errorf("excess(%d) = %q, want a warning %v", backlog, got, want)
+		}
 	}
 	const kernel = "32768\t60999\n"
 	for ports, want := range map[Ports]bool{

@@ -57,6 +57,18 @@ func commonSettings() []setting {
 			help: "how long sessions may finish after SIGTERM",
 			set:  one(func(c *Config, v string) (err error) { c.DrainTimeout, err = parseDuration(v, 0, unbounded); return }),
 		}, {
+			key: "dead_peer_timeout", roles: all, arg: "DURATION", def: "25s",
+			help: "how soon a dead client, target or link is noticed, from 5s to 10m; a peer that takes no byte for so long counts as dead, too",
+			set:  one(func(c *Config, v string) (err error) { c.DeadPeerTimeout, err = parseDeadPeerTimeout(v); return }),
+		}, {
+			key: "backlog", roles: all, arg: "N", def: "system",
+			help: "how many connections may wait at a mapped port, or a proxy's listener, to be accepted; system: as many as the system permits, which is the most",
+			set:  one(func(c *Config, v string) (err error) { c.Backlog, err = parseNumber(v, "system", maxBacklog); return }),
+		}, {
+			key: "loops", roles: all, arg: "N", def: "auto",
+			help: "how many event loops carry sessions; auto: as many as there are processors",
+			set:  one(func(c *Config, v string) (err error) { c.Loops, err = parseNumber(v, "auto", maxLoops); return }),
+		}, {
 			key: "insecure", roles: all, def: "false",
 			help: "permit addresses beyond loopback, although API and links are neither encrypted nor authenticated",
 			set:  one(func(c *Config, v string) (err error) { c.Insecure, err = parseBool(v); return }),
@@ -100,6 +112,14 @@ func routerSettings() []setting {
 			help: "range of ports to map",
 			set:  one(func(c *Config, v string) (err error) { c.Router.Ports, err = parsePorts(v); return }),
 		}, {
+			key: "router.allowed_hosts", roles: both, arg: "HOST", split: splitCommas,
+			help: "name by which the REST API may be called, besides localhost, every address, advertise and the names in the certificate; may be repeated",
+			set:  func(c *Config, v []string) (err error) { c.Router.AllowedHosts, err = parseHosts(v); return },
+		}, {
+			key: "router.open_metrics", roles: both, def: "false",
+			help: "answer /metrics without a token, too",
+			set:  one(func(c *Config, v string) (err error) { c.Router.OpenMetrics, err = parseBool(v); return }),
+		}, {
 			key: "router.idle_timeout", roles: both, arg: "DURATION", def: "5m",
 			help: "recycle a binding this long after its last session ended or its last bind call; 0 never",
 			set: one(func(c *Config, v string) (err error) {
@@ -128,6 +148,14 @@ func routerSettings() []setting {
 			key: "router.pool", roles: []Role{RouterRole}, arg: "MIN-MAX", def: "0-64",
 			help: "how many links to each proxy are made ahead of their sessions, MIN-MAX; 0-0 none",
 			set:  one(func(c *Config, v string) (err error) { c.Router.Pool, err = parsePool(v); return }),
+		}, {
+			key: "router.client_congestion", roles: both, arg: "NAME", def: "system",
+			help: "congestion control of connections with clients; system: the system's",
+			set:  one(func(c *Config, v string) error { c.Router.ClientCongestion = parseCongestion(v); return nil }),
+		}, {
+			key: "router.link_congestion", roles: []Role{RouterRole}, arg: "NAME", def: "system",
+			help: "congestion control of links, for what goes to the proxy; system: the system's",
+			set:  one(func(c *Config, v string) error { c.Router.LinkCongestion = parseCongestion(v); return nil }),
 		}, {
 			key: "router.state", roles: []Role{RouterRole}, arg: "DIR",
 			help: "keep bindings, ports and resting ports here across restarts, or none for memory only; $STATE_DIRECTORY by default, else the XDG state folder",
@@ -165,6 +193,14 @@ func proxySettings() []setting {
 			key: "proxy.max_handshakes_per_source", roles: []Role{ProxyRole}, arg: "NUMBER", def: "1024",
 			help: "the same for those of one address, or one IPv6 network (/64)",
 			set:  one(func(c *Config, v string) (err error) { c.Proxy.Handshakes.MaxPerSource, err = parseCount(v); return }),
+		}, {
+			key: "proxy.link_congestion", roles: []Role{ProxyRole}, arg: "NAME", def: "system",
+			help: "congestion control of links, for what goes to the router; system: the system's",
+			set:  one(func(c *Config, v string) error { c.Proxy.LinkCongestion = parseCongestion(v); return nil }),
+		}, {
+			key: "proxy.target_congestion", roles: []Role{ProxyRole, Up}, arg: "NAME", def: "system",
+			help: "congestion control of connections to targets; system: the system's",
+			set:  one(func(c *Config, v string) error { c.Proxy.TargetCongestion = parseCongestion(v); return nil }),
 		}, {
 			key: "proxy.state", roles: []Role{ProxyRole}, arg: "DIR",
 			help: "where 'oh-router proxy enroll' has put this machine's certificate, or none; $STATE_DIRECTORY by default, else the XDG state folder",

@@ -13,6 +13,7 @@ import (
 
 	"github.com/ohrouter/oh-router"
 	"github.com/ohrouter/oh-router/internal/policy"
+	"github.com/ohrouter/oh-router/internal/socket"
 )
 
 // unbounded is the longest duration there is.
@@ -84,8 +85,10 @@ func parseDuration(s string, low, high time.Duration) (time.Duration, error) {
 		return 0, fmt.Errorf("%.60q is not a duration such as 500ms, 90s, 5m or 1h30m", s)
 	case d < 0:
 		return 0, fmt.Errorf("%s is negative", s)
-	case d < low:
+	case d < low && low == 1:
 		return 0, fmt.Errorf("%s is too short: it has to be more than 0", s)
+	case d < low:
+		return 0, fmt.Errorf("%s is too short: it has to be %s at least", s, low)
 	case d > high:
 		return 0, fmt.Errorf("%s is too long: it may be %s at most", s, high)
 	}
@@ -143,16 +146,70 @@ func parseAdvertise(s string) (string, error) {
 	if s == "" {
 		return "", nil
 	}
-	t, err := ohrouter.NewTarget(s, "1")
-	switch {
-	case err != nil && strings.Contains(s, ":"):
-		return "", fmt.Errorf("%.100q is not a host: give a name or an address without a port", s)
-	case err != nil:
-		return "", err
-	case t.Addr().IsUnspecified():
+	t, err := parseHost(s)
+	if err == nil && t.Addr().IsUnspecified() {
 		return "", fmt.Errorf("nobody can connect to %s: give a name or an address that clients reach, or leave it out", s)
 	}
-	return t.Host, nil
+	return t.Host, err
+}
+
+// parseHost reads a name or an address.
+func parseHost(s string) (ohrouter.Target, error) {
+	t, err := ohrouter.NewTarget(s, "1")
+	if err != nil && strings.Contains(s, ":") {
+		return t, fmt.Errorf("%.100q is not a host: give a name or an address without a port", s)
+	}
+	return t, err
+}
+
+// parseHosts reads names of this machine.
+func parseHosts(items []string) (hosts []string, err error) {
+	var problems []error
+	for _, item := range items {
+		t, err := parseHost(item)
+		if err != nil {
+			problems = append(problems, err)
+		}
+		hosts = append(hosts, t.Host)
+	}
+	return hosts, errors.Join(problems...)
+}
+
+// parseDeadPeerTimeout reads how soon a dead peer is noticed. Systems count
+// probes in seconds.
+func parseDeadPeerTimeout(s string) (time.Duration, error) {
+	d, err := parseDuration(s, socket.MinDeadAfter, socket.MaxDeadAfter)
+	if err == nil && d%time.Second != 0 {
+		return 0, fmt.Errorf("%s is not a whole number of seconds", s)
+	}
+	return d, err
+}
+
+// More than these is a slip of the pen.
+const (
+	maxBacklog = 1_000_000
+	maxLoops   = 1024
+)
+
+// parseNumber reads a number of things, or the word for 0.
+func parseNumber(s, word string, high int) (int, error) {
+	if s == word || s == "" {
+		return 0, nil
+	}
+	n, err := strconv.Atoi(s)
+	if err != nil || n < 1 || n > high {
+		return 0, fmt.Errorf("%.60q is neither %s nor a number from 1 to %d", s, word, high)
+	}
+	return n, nil
+}
+
+// parseCongestion returns the name of a congestion control, "" for the
+// system's. Whether there is one of that name is for checkCongestion.
+func parseCongestion(s string) string {
+	if s == "system" {
+		return ""
+	}
+	return s
 }
 
 func parsePorts(s string) (Ports, error) {
