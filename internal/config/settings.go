@@ -61,11 +61,11 @@ func commonSettings() []setting {
 			help: "how soon a dead client, target or link is noticed, from 5s to 10m; a peer that takes no byte for so long counts as dead, too",
 			set:  one(func(c *Config, v string) (err error) { c.DeadPeerTimeout, err = parseDeadPeerTimeout(v); return }),
 		}, {
-			key: "backlog", roles: all, arg: "N", def: "system",
+			key: "backlog", roles: all, arg: "NUMBER", def: "system",
 			help: "how many connections may wait at a mapped port, or a proxy's listener, to be accepted; system: as many as the system permits, which is the most",
 			set:  one(func(c *Config, v string) (err error) { c.Backlog, err = parseNumber(v, "system", maxBacklog); return }),
 		}, {
-			key: "loops", roles: all, arg: "N", def: "auto",
+			key: "loops", roles: all, arg: "NUMBER", def: "auto",
 			help: "how many event loops carry sessions; auto: as many as there are processors",
 			set:  one(func(c *Config, v string) (err error) { c.Loops, err = parseNumber(v, "auto", maxLoops); return }),
 		}, {
