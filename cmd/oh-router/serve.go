@@ -121,7 +121,7 @@ func (p *process) credentials(role identity.Role, state string, revoked func(*x5
 
 // newEngine starts an engine with so many loops, or one for each processor. A
 // loop that is busy keeps a thread and one of GOMAXPROCS, so those come on top
-// of what all else has: the API and TLS get on beside loops that never rest,
+// of what all else has: the API and handshakes get on beside loops that never rest,
 // and the kernel divides the processors.
 func newEngine(loops int) (*relay.Engine, error) {
 	cores := runtime.GOMAXPROCS(0)
