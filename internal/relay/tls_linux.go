@@ -88,29 +88,41 @@ func (s *secure) Write(b []byte) (int, error) {
 	if s.end.pair.over { // crypto/tls is closed by who does not know
 		return 0, net.ErrClosed
 	}
-	s.queue = append(s.queue, b...)
-	if s.end.full {
-		return len(b), nil
+	n := 0
+	if len(s.queue) == 0 && !s.end.full {
+		var err error
+		if n, err = s.take(b); err != nil {
+			return 0, err
+		}
 	}
-	return len(b), s.push()
+	s.queue = append(s.queue, b[n:]...)
+	return len(b), nil
 }
 
 // push gives the socket what is queued.
 func (s *secure) push() error {
-	for len(s.queue) > 0 {
-		n, err := socket.Write(s.end.fd, s.queue)
+	n, err := s.take(s.queue)
+	if s.queue = s.queue[n:]; len(s.queue) == 0 {
+		s.queue = nil
+	}
+	return err
+}
+
+// take gives the socket of b what it takes.
+func (s *secure) take(b []byte) (n int, err error) {
+	for n < len(b) {
+		m, err := socket.Write(s.end.fd, b[n:])
 		switch {
-		case n > 0:
-			s.queue = s.queue[n:]
+		case m > 0:
+			n += m
 		case errors.Is(err, unix.EAGAIN):
 			s.end.pair.blocked(s.end)
-			return nil
+			return n, nil
 		default:
-			return os.NewSyscallError("write", err)
+			return n, os.NewSyscallError("write", err)
 		}
 	}
-	s.queue = nil
-	return nil
+	return n, nil
 }
 
 // decrypt moves what the socket and crypto/tls have, up to a buffer.
