@@ -113,6 +113,7 @@ type Binding struct {
 	BytesDown     uint64            `json:"bytes_down"`
 	LastCheck     *Check            `json:"last_check"`
 	LastError     *Failure          `json:"last_error"`
+	OwnerName     string            `json:"-"` // of the owner's token
 	OwnerSessions int               `json:"-"` // that all bindings of the owner may have open together; 0 no limit
 }
 

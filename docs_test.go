@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/pflag"
 
 	ohrouter "github.com/ohrouter/oh-router"
+	"github.com/ohrouter/oh-router/internal/audit"
 	"github.com/ohrouter/oh-router/internal/config"
 )
 
@@ -194,6 +195,22 @@ var (
 	metricLiteral = regexp.MustCompile(`"(ohrouter_[a-z_]+)"`)
 	metricWord    = regexp.MustCompile(`\bohrouter_[a-z_]+`)
 )
+
+func TestDocsAudit(t *testing.T) {
+	text := read(t, "docs/audit.md")
+	for _, e := range audit.Events() {
+		if !regexp.MustCompile("(?m)^\\| .*`" + string(e) + "`.* \\| (both|router|proxy) \\|").MatchString(text) {
+			t.Errorf("the table of events in docs/audit.md does not have %s", e)
+		}
+	}
+	for _, m := range auditField.FindAllStringSubmatch(read(t, "internal/audit/line.go"), -1) {
+		if !regexp.MustCompile("(?m)^\\| .*`" + m[1] + "`.* \\|").MatchString(text) {
+			t.Errorf("the table of fields in docs/audit.md does not have %s", m[1])
+		}
+	}
+}
+
+var auditField = regexp.MustCompile(`l\.[a-zA-Z]+\("([a-z_]+)",`)
 
 func TestDocsMetrics(t *testing.T) {
 	var metrics []string

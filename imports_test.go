@@ -31,6 +31,7 @@ var mayImport = []struct {
 	{"internal/api", []string{"internal/access", "internal/audit"}},
 	{"internal/access", []string{"internal/policy"}},
 	{"internal/audit", nil},
+	{"internal/audit/audittest", []string{"internal/audit"}},
 	{"internal/registry", []string{"internal/audit"}},
 	{"internal/identity", nil},
 	{"internal/store/*", []string{"internal/access", "internal/identity", "internal/registry"}},

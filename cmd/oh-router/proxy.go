@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"net"
 	"net/http"
 	"net/netip"
@@ -74,9 +75,18 @@ func startProxy(ctx context.Context, p *process, address string, budget socket.B
 		Own: s.own(), Handshakes: all, HandshakesPerSource: ofOne,
 		TLS: s.linkSettings(), Explain: identity.Explain,
 		Allow: cfg.Allow, DialTimeout: cfg.DialTimeout, Targets: p.sockets(cfg.TargetCongestion), Descriptors: budget, States: states, Relay: p.relay,
-		Log: p.log, Metrics: p.metrics,
+		Name: nameOf, Audit: p.audit, Log: p.log, Metrics: p.metrics,
 	})
 	return s, nil
+}
+
+// nameOf returns whose certificate leaf is, which has been checked.
+func nameOf(leaf *x509.Certificate) string {
+	id, err := identity.Of(leaf)
+	if err != nil {
+		return ""
+	}
+	return id.String()
 }
 
 // own returns where the proxy itself listens.

@@ -75,7 +75,7 @@ func startRouter(ctx context.Context, p *process, proxies []link.Proxy, budget s
 	s.dialer.Sockets = p.sockets(cfg.LinkCongestion)
 	s.router = router.New(router.Config{
 		BindAddress: cfg.BindAddress, Clients: p.sockets(cfg.ClientCongestion), Linker: linker{s.dialer}, Relay: p.relay, Park: cfg.Park,
-		Descriptors: budget, Log: p.log, Metrics: p.metrics,
+		Descriptors: budget, Audit: p.audit, Log: p.log, Metrics: p.metrics,
 	})
 	defer func() {
 		if err != nil {
@@ -101,7 +101,7 @@ func startRouter(ctx context.Context, p *process, proxies []link.Proxy, budget s
 	}
 	s.registry = registry.New(registry.Config{
 		PortLow: cfg.Ports.Low, PortHigh: cfg.Ports.High, IdleTimeout: cfg.IdleTimeout, Quarantine: cfg.Quarantine, Store: s.records(),
-		Listeners: s.router, Owners: tokens, KnowsProxy: s.dialer.Knows, Log: p.log, Metrics: p.metrics,
+		Listeners: s.router, Owners: tokens, KnowsProxy: s.dialer.Knows, Audit: p.audit, Log: p.log, Metrics: p.metrics,
 	})
 	if err := s.registry.Restore(ctx); err != nil {
 		return nil, err
@@ -109,7 +109,7 @@ func startRouter(ctx context.Context, p *process, proxies []link.Proxy, budget s
 	apiConfig := api.Config{
 		Bindings: s.registry, Sessions: s.router, Proxies: s.dialer.Proxies, Advertise: cfg.Advertise,
 		Access: tokens, Hosts: s.hosts(), OpenMetrics: cfg.OpenMetrics, AllowRequester: !cfg.Listen.Addr().IsLoopback(),
-		Parts: s.parts, Metrics: p.metricsHandler(), Log: p.log,
+		Parts: s.parts, Metrics: p.metricsHandler(), Audit: p.audit, Log: p.log,
 	}
 	s.trust.serve(&apiConfig)
 	handler, err := api.New(apiConfig)

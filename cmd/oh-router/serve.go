@@ -25,6 +25,7 @@ import (
 	"golang.org/x/net/netutil"
 
 	"github.com/ohrouter/oh-router/internal/api"
+	"github.com/ohrouter/oh-router/internal/audit"
 	"github.com/ohrouter/oh-router/internal/config"
 	"github.com/ohrouter/oh-router/internal/identity"
 	"github.com/ohrouter/oh-router/internal/relay"
@@ -44,6 +45,7 @@ type server interface {
 type process struct {
 	cfg     config.Config
 	log     *slog.Logger
+	audit   *audit.Log
 	level   *slog.LevelVar
 	metrics *prometheus.Registry
 	relay   *relay.Engine
@@ -71,17 +73,24 @@ func serve(cmd *cobra.Command, role config.Role, environ []string, start func(co
 	if p.relay, err = newEngine(cfg.Loops); err != nil {
 		return err
 	}
+	if p.audit, err = audit.Open(audit.Config{File: cfg.AuditLog, Stdout: p.stdout, Log: p.log, Metrics: p.metrics}); err != nil {
+		p.relay.Close()
+		return err
+	}
+	defer p.closeAudit()
 	s, err := start(ctx, p)
 	if err != nil {
 		p.relay.Close()
 		return err
 	}
+	p.audit.Record(audit.Entry{Event: audit.ServerStarted, Role: string(role)})
 	done := make(chan error, 1)
 	go func() { done <- s.run(ctx, p.drain) }()
 	for draining := false; ; {
 		select {
 		case err := <-done:
 			p.relay.Close() // all sessions have ended
+			p.audit.Record(audit.Entry{Event: audit.ServerStopped, Role: string(role)})
 			return err
 		case sig := <-signals:
 			switch {
@@ -201,8 +210,16 @@ func (p *process) drain() (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.Background(), p.cfg.DrainTimeout)
 }
 
+// closeAudit ends the audit log behind everything that it may have to tell of.
+func (p *process) closeAudit() {
+	if err := p.audit.Close(); err != nil {
+		p.log.Error("audit log not complete", "err", err)
+	}
+}
+
 // reload reads the configuration again. One that is wrong changes nothing.
 func (p *process) reload(s server, load func() (config.Config, error)) {
+	p.audit.Reopen() // whatever the configuration is like: somebody rotates logs
 	cfg, err := load()
 	if err != nil {
 		p.log.Error("configuration not reloaded: the former one stays", "err", err)
@@ -212,6 +229,7 @@ func (p *process) reload(s server, load func() (config.Config, error)) {
 		p.log.Warn("check the configuration", "warning", w)
 	}
 	p.needRestart(map[string]bool{
+		"audit_log":         cfg.AuditLog != p.cfg.AuditLog,
 		"log_format":        cfg.LogFormat != p.cfg.LogFormat,
 		"dead_peer_timeout": cfg.DeadPeerTimeout != p.cfg.DeadPeerTimeout,
 		"backlog":           cfg.Backlog != p.cfg.Backlog,

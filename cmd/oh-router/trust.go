@@ -8,7 +8,9 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	ohrouter "github.com/ohrouter/oh-router"
 	"github.com/ohrouter/oh-router/internal/api"
+	"github.com/ohrouter/oh-router/internal/audit"
 	"github.com/ohrouter/oh-router/internal/config"
 	"github.com/ohrouter/oh-router/internal/identity"
 	"github.com/ohrouter/oh-router/internal/link"
@@ -44,9 +46,19 @@ func (s *routerServer) openTrust(ctx context.Context) (err error) {
 	if s.p.cfg.LinkSecurity == config.ExternalSecurity {
 		return nil
 	}
-	s.dialer.Explain = identity.Explain
+	s.dialer.Explain = s.p.explain
 	s.dialer.TLS = t.links()
 	return nil
+}
+
+// explain finds a better error for a link that was not made, and records it
+// when the other side is not who it has to be.
+func (p *process) explain(err error) error {
+	err = identity.Explain(err)
+	if code := ohrouter.CodeOf(err); code == ohrouter.Unauthorized {
+		p.audit.Record(audit.Entry{Event: audit.LinkRefused, Code: code, Reason: err.Error()})
+	}
+	return err
 }
 
 // links returns the TLS settings of links to each proxy, which it keeps: they

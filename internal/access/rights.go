@@ -66,6 +66,9 @@ func Anybody() Caller { return Caller{token: ohrouter.Token{Role: ohrouter.Admin
 // token, "" without tokens.
 func (c Caller) Owner() string { return c.token.ID }
 
+// Name returns the name of the caller's token; "" without tokens.
+func (c Caller) Name() string { return c.token.Name }
+
 // Role returns the caller's role; "" of one that may do nothing.
 func (c Caller) Role() ohrouter.Role { return c.token.Role }
 

@@ -23,6 +23,7 @@ import (
 
 	ohrouter "github.com/ohrouter/oh-router"
 	"github.com/ohrouter/oh-router/internal/access"
+	"github.com/ohrouter/oh-router/internal/audit"
 )
 
 // Bindings is what the API asks about bindings. Errors carry a code; Host and
@@ -81,6 +82,9 @@ type Config struct {
 	Parts func(context.Context) []Part
 	// Metrics answers /metrics; nil leaves it out.
 	Metrics http.Handler
+	// Audit gets what is done to tokens and proxies, sessions that are cut, and
+	// calls that are denied; nil is none.
+	Audit *audit.Log
 	// Log gets a debug line for each request and an error for each fault; nil
 	// discards them.
 	Log *slog.Logger

@@ -10,6 +10,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	ohrouter "github.com/ohrouter/oh-router"
+	"github.com/ohrouter/oh-router/internal/audit"
 )
 
 // maxDrain is the longest that a released binding may wait for its sessions.
@@ -182,7 +183,11 @@ func (a *api) getBinding(ctx context.Context, in *bindingInput) (*bindingOutput,
 // it learns as much as of one that does not exist.
 func (a *api) seen(ctx context.Context, id string) (ohrouter.Binding, error) {
 	b, err := a.Bindings.Binding(id)
-	if err == nil && !callerOf(ctx).SeesBinding(string(b.Owner)) || ohrouter.CodeOf(err) == ohrouter.NotFound {
+	hidden := err == nil && !callerOf(ctx).SeesBinding(string(b.Owner))
+	if hidden {
+		a.record(ctx, audit.Entry{Event: audit.CallDenied, Owner: string(b.Owner), OwnerName: b.OwnerName, Binding: b.ID, Code: ohrouter.NotFound, Reason: "it is another owner's"})
+	}
+	if hidden || ohrouter.CodeOf(err) == ohrouter.NotFound {
 		return ohrouter.Binding{}, ohrouter.Errorf(ohrouter.NotFound, "no binding has the id %.40q", id)
 	}
 	return b, err

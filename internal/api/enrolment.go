@@ -9,6 +9,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	ohrouter "github.com/ohrouter/oh-router"
+	"github.com/ohrouter/oh-router/internal/audit"
 )
 
 // Authority gives proxies the certificates that they prove with who they are.
@@ -116,8 +117,12 @@ func (a *api) enrol(ctx context.Context, in *enrolInput) (*certificateOutput, er
 		if made.Proxy != "" { // it had a token of ours: somebody may have copied it
 			a.Log.Warn("enrolment refused", "proxy", made.Proxy, "client", from, "err", err)
 		}
-		return nil, a.fault(ctx, "enrol", err)
+		if code := ohrouter.CodeOf(err); code == ohrouter.Unauthorized {
+			a.record(ctx, audit.Entry{Event: audit.EnrolmentRefused, Proxy: made.Proxy, Code: code, Reason: err.Error()})
+		}
+		return nil, a.told(ctx, "enrol", err)
 	}
+	a.record(ctx, audit.Entry{Event: audit.EnrolmentUsed, Proxy: made.Proxy, Expires: made.ExpiresAt})
 	a.Log.Info("proxy enrolled", "proxy", made.Proxy, "client", from, "expires_at", made.ExpiresAt)
 	return &certificateOutput{made}, nil
 }
@@ -135,6 +140,7 @@ func (a *api) renew(ctx context.Context, in *renewInput) (*certificateOutput, er
 		return nil, a.fault(ctx, "renew", err)
 	}
 	a.Log.Info("certificate renewed", "proxy", made.Proxy, "client", who.addr, "expires_at", made.ExpiresAt)
+	a.record(ctx, audit.Entry{Event: audit.ProxyRenewed, Proxy: made.Proxy, Expires: made.ExpiresAt})
 	return &certificateOutput{made}, nil
 }
 
@@ -156,6 +162,7 @@ func (a *api) invite(ctx context.Context, in *inviteInput) (*inviteOutput, error
 		return nil, a.fault(ctx, "invite", err)
 	}
 	a.Log.Info("proxy invited", "proxy", made.Proxy, "by", who.Owner(), "expires_at", made.ExpiresAt)
+	a.record(ctx, audit.Entry{Event: audit.EnrolmentMade, Proxy: made.Proxy, Expires: made.ExpiresAt})
 	return &inviteOutput{made}, nil
 }
 
@@ -172,6 +179,7 @@ func (a *api) revokeProxy(ctx context.Context, in *revokeProxyInput) (*struct{},
 		return nil, a.fault(ctx, "revoke certificate", err)
 	}
 	a.Log.Info("certificate revoked", "proxy", in.Name, "by", who.Owner())
+	a.record(ctx, audit.Entry{Event: audit.ProxyRevoked, Proxy: in.Name})
 	return nil, nil
 }
 

@@ -12,6 +12,7 @@ import (
 
 	ohrouter "github.com/ohrouter/oh-router"
 	"github.com/ohrouter/oh-router/internal/access"
+	"github.com/ohrouter/oh-router/internal/audit"
 )
 
 // guard decides whether a call is made at all, by its header alone: before its
@@ -22,10 +23,11 @@ type guard struct {
 	hosts       []string // canonical names of the API
 	openMetrics bool
 	crossOrigin *http.CrossOriginProtection
+	audit       *audit.Log
 }
 
 func newGuard(cfg *Config) *guard {
-	g := &guard{tokens: cfg.Access, openMetrics: cfg.OpenMetrics, crossOrigin: http.NewCrossOriginProtection(), hosts: []string{"localhost"}}
+	g := &guard{tokens: cfg.Access, openMetrics: cfg.OpenMetrics, crossOrigin: http.NewCrossOriginProtection(), hosts: []string{"localhost"}, audit: cfg.Audit}
 	for _, h := range append(slices.Clone(cfg.Hosts), cfg.Advertise) {
 		if h != "" {
 			g.hosts = append(g.hosts, hostName(h))
@@ -64,15 +66,18 @@ func callerOf(ctx context.Context) caller {
 func (g *guard) protect(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		who, p := g.admit(r)
+		from, err := netip.ParseAddrPort(r.RemoteAddr)
+		by := audit.Caller{Token: who.Owner(), Name: who.Name(), From: from, Call: r.Method + " " + r.URL.Path}
 		if p != nil && !g.public(r.URL.Path) {
+			g.audit.Record(audit.Entry{Event: audit.CallDenied, By: by, Code: p.Code, Reason: p.Detail})
 			refuse(w, r, p)
 			return
 		}
 		c := caller{Caller: who, certificate: certificateOf(r)}
-		if from, err := netip.ParseAddrPort(r.RemoteAddr); err == nil {
+		if err == nil {
 			c.addr = from.Addr().Unmap().WithZone("")
 		}
-		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), callerKey{}, c)))
+		next.ServeHTTP(w, r.WithContext(audit.With(context.WithValue(r.Context(), callerKey{}, c), by)))
 	})
 }
 

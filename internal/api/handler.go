@@ -19,6 +19,7 @@ import (
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
 
 	ohrouter "github.com/ohrouter/oh-router"
+	"github.com/ohrouter/oh-router/internal/audit"
 )
 
 // Limits of a request.
@@ -93,13 +94,13 @@ func observe(log *slog.Logger, next http.Handler) http.Handler {
 				if err, ok := v.(error); ok && errors.Is(err, http.ErrAbortHandler) {
 					panic(v)
 				}
-				log.Error("API handler panicked", "path", clip(r.URL.Path), "panic", v, "stack", string(debug.Stack()))
+				log.Error("API handler panicked", "path", clip(audit.Hide(r.URL.Path)), "panic", v, "stack", string(debug.Stack()))
 				if a.status != 0 {
 					panic(http.ErrAbortHandler) // half an answer must not look like a whole one
 				}
 				fail(a, r, problemFor(fmt.Errorf("panic: %v", v)))
 			}
-			log.Debug("API request", "method", r.Method, "path", clip(r.URL.Path), "status", a.status,
+			log.Debug("API request", "method", r.Method, "path", clip(audit.Hide(r.URL.Path)), "status", a.status,
 				"duration", time.Since(start), "client", r.RemoteAddr)
 		}()
 		next.ServeHTTP(a, r)

@@ -124,9 +124,16 @@ func invalidFields(status int, errs []FieldError) *Problem {
 	return p
 }
 
-// fault returns the problem that shows the caller what it may know of err. What
-// it may not, and what is a fault of ours, is logged.
+// fault returns the problem that shows the caller what it may know of err, and
+// records a denial. What the caller may not know, and what is a fault of ours,
+// is logged.
 func (a *api) fault(ctx context.Context, doing string, err error) *Problem {
+	a.recordDenial(ctx, err)
+	return a.told(ctx, doing, err)
+}
+
+// told does what fault does for an error that is recorded already.
+func (a *api) told(ctx context.Context, doing string, err error) *Problem {
 	who := callerOf(ctx)
 	all, told := who.Told(err)
 	if !all {

@@ -7,6 +7,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	ohrouter "github.com/ohrouter/oh-router"
+	"github.com/ohrouter/oh-router/internal/audit"
 )
 
 type listSessionsInput struct {
@@ -78,6 +79,7 @@ func (a *api) kill(ctx context.Context, in *killInput) (*struct{}, error) {
 	if err != nil {
 		return nil, a.fault(ctx, "kill", err)
 	}
+	a.record(ctx, audit.Entry{Event: audit.SessionKilled, Session: in.ID})
 	return nil, nil
 }
 

@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 
 	ohrouter "github.com/ohrouter/oh-router"
+	"github.com/ohrouter/oh-router/internal/audit"
 )
 
 // tokenRequest is the body of a call that makes a token.
@@ -95,6 +97,9 @@ func (a *api) createToken(ctx context.Context, in *createTokenInput) (*createTok
 		return nil, a.fault(ctx, "create token", err)
 	}
 	a.Log.Info("token created", "token", made.ID, "name", made.Name, "role", made.Role, "by", who.Owner())
+	a.record(ctx, audit.Entry{
+		Event: audit.TokenCreated, Token: made.ID, TokenName: made.Name, Role: string(made.Role), Expires: timeOf(made.ExpiresAt),
+	})
 	return &createTokenOutput{made}, nil
 }
 
@@ -116,15 +121,25 @@ func (a *api) revokeToken(ctx context.Context, in *revokeInput) (*struct{}, erro
 	}
 	// Not to be stopped half-way by a caller that goes.
 	ctx = context.WithoutCancel(ctx)
+	revoked, _ := a.Access.Token(in.ID)
 	err := a.Access.Revoke(ctx, in.ID)
 	if err == nil || ohrouter.CodeOf(err) == ohrouter.Internal { // it is refused all the same
 		a.Log.Info("token revoked", "token", in.ID, "by", who.Owner())
+		a.record(ctx, audit.Entry{Event: audit.TokenRevoked, Token: in.ID, TokenName: revoked.Name, Role: string(revoked.Role)})
 		err = errors.Join(err, a.Bindings.ReleaseOwned(ctx, in.ID))
 	}
 	if err != nil {
 		return nil, a.fault(ctx, "revoke token", err)
 	}
 	return nil, nil
+}
+
+// timeOf returns a time that may be none, as the zero Time then.
+func timeOf(t *time.Time) time.Time {
+	if t == nil {
+		return time.Time{}
+	}
+	return *t
 }
 
 // tokenDescriptions says what each field of a token means.

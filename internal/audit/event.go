@@ -66,24 +66,18 @@ type Entry struct {
 	Allow   []netip.Prefix // who may connect to it
 	Expires time.Time      // end of the binding, token, enrolment or certificate
 
-	Session   string
-	Client    netip.AddrPort // who has connected
-	Router    netip.AddrPort // the router's end of a link, in a proxy
-	Proxy     string         // its name
-	Resolved  netip.AddrPort // where the target was connected to
-	BytesUp   uint64         // of a session that has ended, as the following
-	BytesDown uint64
-	Duration  time.Duration
+	Session    string
+	Client     netip.AddrPort // who has connected
+	Router     netip.AddrPort // the router's end of a link, in a proxy
+	RouterName string         // by its certificate
+	Proxy      string         // its name
+	Resolved   netip.AddrPort // where the target was connected to
+	BytesUp    uint64         // of a session that has ended, as the following
+	BytesDown  uint64
+	Duration   time.Duration
 
 	Outcome ohrouter.Outcome // how a session ended
 	Code    ohrouter.Code    // why something is denied
 	Reason  string           // the same for people, and why a binding has ended
 	Lost    uint64
-}
-
-// Caller is who makes a call of the API.
-type Caller struct {
-	Token, Name string // of the token that was shown; "" none
-	From        netip.AddrPort
-	Call        string // method and path
 }

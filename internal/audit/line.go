@@ -41,6 +41,7 @@ func (e *Entry) appendLine(b []byte, at time.Time) []byte {
 	l.text("session", e.Session)
 	l.addrPort("client", e.Client)
 	l.addrPort("router", e.Router)
+	l.text("router_name", e.RouterName)
 	l.text("proxy", e.Proxy)
 	l.addrPort("resolved", e.Resolved)
 	if e.Event == SessionClosed {
@@ -107,7 +108,7 @@ func (l *line) prefixes(k string, list []netip.Prefix) {
 // what JSON demands, what is long is cut, and a token of ours is not shown,
 // wherever somebody has put it.
 func appendText(b []byte, s string) []byte {
-	s = hide(s)
+	s = Hide(s)
 	if len(s) > maxText {
 		s = strings.ToValidUTF8(s[:maxText], "") + "…"
 	}
@@ -133,8 +134,9 @@ func appendEscape(b []byte, r rune) []byte {
 	return append(b, '\\', 'u', hex[r>>12&15], hex[r>>8&15], hex[r>>4&15], hex[r&15])
 }
 
-// hide cuts out what follows the beginning of a token, API or enrolment.
-func hide(s string) string {
+// Hide returns s without what follows the beginning of a token, API or
+// enrolment: somebody may have put one where it does not belong.
+func Hide(s string) string {
 	for _, prefix := range []string{"ohr_", "ohe_"} {
 		for from := 0; ; {
 			i := strings.Index(s[from:], prefix)

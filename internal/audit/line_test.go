@@ -22,7 +22,7 @@ func example() Entry {
 		Role:  "user", Token: "t-b", TokenName: "other", Owner: "t-c", OwnerName: "team",
 		Binding: "b-1", Target: ohrouter.Target{Host: "2001:db8::1", Port: 22}, Port: 20000,
 		Allow: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("2001:db8::/32")}, Expires: time.Unix(1e9, 0),
-		Session: "s-1", Client: netip.MustParseAddrPort("192.0.2.2:6000"), Router: netip.MustParseAddrPort("192.0.2.3:7000"),
+		Session: "s-1", Client: netip.MustParseAddrPort("192.0.2.2:6000"), Router: netip.MustParseAddrPort("192.0.2.3:7000"), RouterName: "router/main",
 		Proxy: "east", Resolved: netip.MustParseAddrPort("[2001:db8::1]:22"), BytesUp: 1, BytesDown: 2, Duration: 1500 * time.Millisecond,
 		Outcome: ohrouter.Killed, Code: ohrouter.Forbidden, Reason: "because", Lost: 3,
 	}
@@ -36,7 +36,7 @@ func TestLine(t *testing.T) {
 		`"by":"t-a","by_name":"ci","from":"192.0.2.1:5000","call":"DELETE /v1/bindings/b-1","role":"user",` +
 		`"token":"t-b","token_name":"other","owner":"t-c","owner_name":"team","binding":"b-1","target":"[2001:db8::1]:22","port":20000,` +
 		`"allow":["10.0.0.0/8","2001:db8::/32"],"expires_at":"2001-09-09T01:46:40Z",` +
-		`"session":"s-1","client":"192.0.2.2:6000","router":"192.0.2.3:7000","proxy":"east","resolved":"[2001:db8::1]:22",` +
+		`"session":"s-1","client":"192.0.2.2:6000","router":"192.0.2.3:7000","router_name":"router/main","proxy":"east","resolved":"[2001:db8::1]:22",` +
 		`"bytes_up":1,"bytes_down":2,"duration":"1.5s","outcome":"killed","code":"forbidden","reason":"because","lost":3}` + "\n"
 	if d := cmp.Diff(want, got); d != "" {
 		t.Errorf("line (-want +got):\n%s", d)

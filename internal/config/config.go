@@ -55,6 +55,7 @@ type Common struct {
 	DeadPeerTimeout time.Duration // from socket.MinDeadAfter to socket.MaxDeadAfter, whole seconds
 	Backlog         int           // 0 as many as the system permits
 	Loops           int           // event loops; 0 as many as there are processors
+	AuditLog        string        // file, "-" stdout, "" none
 	Insecure        bool          // more than loopback may be used without credentials
 	LinkSecurity    LinkSecurity
 	Certificate     Certificate

@@ -53,6 +53,10 @@ func commonSettings() []setting {
 			help: "text, json, or auto: text on a terminal, else json",
 			set:  one(func(c *Config, v string) (err error) { c.LogFormat, err = parseLogFormat(v); return }),
 		}, {
+			key: "audit_log", roles: all, arg: "FILE",
+			help: "write who did what, a line of JSON for each event, to this file, or - for stdout; nowhere by default",
+			set:  one(func(c *Config, v string) error { c.AuditLog = v; return nil }),
+		}, {
 			key: "drain_timeout", roles: all, arg: "DURATION", def: "30s",
 			help: "how long sessions may finish after SIGTERM",
 			set:  one(func(c *Config, v string) (err error) { c.DrainTimeout, err = parseDuration(v, 0, unbounded); return }),

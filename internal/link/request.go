@@ -2,6 +2,8 @@ package link
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -41,6 +43,17 @@ func (r *Request) Answer(resolved netip.AddrPort) []byte {
 		panic(err) // nothing in it depends on the peer
 	}
 	return b
+}
+
+// Leaf returns the certificate that the router has proved to be its own; nil on
+// a plain link.
+func (r *Request) Leaf() *x509.Certificate {
+	if secure, ok := r.conn.(*tls.Conn); ok {
+		if chain := secure.ConnectionState().PeerCertificates; len(chain) > 0 {
+			return chain[0]
+		}
+	}
+	return nil
 }
 
 // Accept answers that the target is connected, at the address resolved, and

@@ -4,6 +4,8 @@ import (
 	"container/list"
 	"net/netip"
 	"time"
+
+	ohrouter "github.com/ohrouter/oh-router"
 )
 
 // crowd is the links whose routers have not said yet what they want. When there
@@ -97,7 +99,7 @@ func (p *Proxy) wait(s *session) {
 	if out == nil {
 		return
 	}
-	out.cut()
+	out.cut(ohrouter.Outcome(ohrouter.QuotaExceeded))
 	p.dropped.Inc()
 	if now := time.Now(); now.Sub(p.crowd.warned) >= warnEvery {
 		p.crowd.warned = now

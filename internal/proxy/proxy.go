@@ -5,6 +5,7 @@ package proxy
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"fmt"
 	"log/slog"
 	"net"
@@ -15,6 +16,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	ohrouter "github.com/ohrouter/oh-router"
+	"github.com/ohrouter/oh-router/internal/audit"
 	"github.com/ohrouter/oh-router/internal/link"
 	"github.com/ohrouter/oh-router/internal/policy"
 	"github.com/ohrouter/oh-router/internal/relay"
@@ -37,6 +40,8 @@ type Config struct {
 	Explain func(error) error                                            // finds better errors for handshakes of TLS; nil none
 	Relay   *relay.Engine                                                // carries the sessions; closed after Shutdown
 	Resolve func(ctx context.Context, host string) ([]netip.Addr, error) // nil: the system's resolver
+	Name    func(router *x509.Certificate) string                        // for the audit log; nil: no names
+	Audit   *audit.Log                                                   // nil: none
 	Log     *slog.Logger
 	Metrics prometheus.Registerer
 }
@@ -96,7 +101,7 @@ func (p *Proxy) SetAllow(allow *policy.List) {
 	p.allow.Store(allow)
 	for s := range p.links {
 		if w := s.way; w.at.IsValid() && !allow.Permits(w.target, w.at.Addr()) {
-			s.cut()
+			s.cut(ohrouter.Outcome(ohrouter.TargetDenied))
 			denied = append(denied, w)
 		}
 	}
@@ -154,7 +159,7 @@ func (p *Proxy) Shutdown(ctx context.Context) {
 		p.listener.Close()
 	}
 	for s := range p.links {
-		s.cut()
+		s.cut(ohrouter.Drained)
 	}
 	p.mu.Unlock()
 	p.wg.Wait()

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	ohrouter "github.com/ohrouter/oh-router"
+	"github.com/ohrouter/oh-router/internal/audit"
 	"github.com/ohrouter/oh-router/internal/link"
 	"github.com/ohrouter/oh-router/internal/policy"
 	"github.com/ohrouter/oh-router/internal/relay"
@@ -30,13 +31,14 @@ type session struct {
 
 	// Proxy.mu guards the rest.
 	way     way
-	place   place          // until it has said what it wants
-	doomed  bool           // cut, be it before there was anything to cut
-	begun   bool           // its end is waited for by a drain
-	onLoop  bool           // a loop opens it
-	carried *relay.Session // nil until a loop, or the relay, has it
-	link    *net.TCPConn   // while a goroutine serves it
-	target  *net.TCPConn   // likewise, once it is connected
+	place   place            // until it has said what it wants
+	why     ohrouter.Outcome // of being cut, be it before there was anything to cut; "" while nobody has
+	opened  bool             // in the audit log
+	begun   bool             // its end is waited for by a drain
+	onLoop  bool             // a loop opens it
+	carried *relay.Session   // nil until a loop, or the relay, has it
+	link    *net.TCPConn     // while a goroutine serves it
+	target  *net.TCPConn     // likewise, once it is connected
 }
 
 // way is where a session leads, and by which list that was permitted.
@@ -72,7 +74,7 @@ func (p *Proxy) accepted(c relay.Conn) {
 		return // a goroutine has the link, or it has ended
 	}
 	s.carried = carried
-	if p.stopped || s.doomed {
+	if p.stopped || s.why != "" {
 		carried.Cut()
 	}
 	if !s.begun {
@@ -105,6 +107,7 @@ func (s *session) Asked(b []byte) (n int, to netip.AddrPort, err error) {
 // Connected answers the router.
 func (s *session) Connected() []byte {
 	s.proxy.dialSeconds.Observe(time.Since(s.dialed).Seconds())
+	s.recordOpened()
 	return s.req.Answer(netip.AddrPortFrom(s.req.Target.Addr().Unmap(), s.req.Target.Port))
 }
 
@@ -145,7 +148,7 @@ func (s *session) take(c relay.Conn, notConnected error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	s.link = conn
-	if p.stopped || s.doomed {
+	if p.stopped || s.why != "" {
 		socket.Abort(conn)
 	}
 	if !s.begun {
@@ -186,13 +189,16 @@ func (s *session) serve(conn *net.TCPConn, notConnected error) (carried bool) {
 // refused logs why a link was not served.
 func (s *session) refused(err error) {
 	s.proxy.mu.Lock()
-	doomed := s.doomed
+	doomed := s.why != ""
 	s.proxy.mu.Unlock()
 	if errors.Is(err, io.EOF) || s.proxy.ctx.Err() != nil || doomed {
 		s.log().Debug("link closed before it began")
 		return
 	}
 	s.log().Warn("link refused", "code", ohrouter.CodeOf(err), "err", err)
+	if ohrouter.CodeOf(err) == ohrouter.Unauthorized {
+		s.recordRefused(audit.LinkRefused, err)
+	}
 }
 
 // log returns a logger that names the session.
@@ -206,6 +212,7 @@ func (s *session) log() *slog.Logger {
 
 func (s *session) reject(err error) {
 	s.log().Info("target not connected", "code", ohrouter.CodeOf(err), "err", err)
+	s.recordRefused(audit.SessionRefused, err)
 	if err := s.req.Reject(ohrouter.CodeOf(err), ohrouter.Message(err)); err != nil {
 		s.log().Debug("router did not wait for the answer", "err", err)
 	}
@@ -240,6 +247,7 @@ func (s *session) carry(target *net.TCPConn) bool {
 		s.log().Debug("link given up before it was acknowledged", "err", err)
 		return false
 	}
+	s.recordOpened()
 	p.mu.Lock() // Shutdown looks for s.carried
 	defer p.mu.Unlock()
 	s.link, s.target = nil, nil
@@ -250,6 +258,7 @@ func (s *session) carry(target *net.TCPConn) bool {
 // Ended takes note of a session that the relay, or a loop, has ended.
 func (s *session) Ended(end relay.End) {
 	p := s.proxy
+	s.recordEnded(end)
 	if p.cfg.Log.Enabled(context.Background(), slog.LevelDebug) {
 		p.wg.Go(func() { s.logEnd(end) }) // a log may be slow, and this is where other sessions are carried
 	}
@@ -287,8 +296,10 @@ func (s *session) end() {
 }
 
 // cut resets the session. The caller holds Proxy.mu.
-func (s *session) cut() {
-	s.doomed = true
+func (s *session) cut(why ohrouter.Outcome) {
+	if s.why == "" {
+		s.why = why
+	}
 	if s.carried != nil {
 		s.carried.Cut()
 		return
@@ -328,8 +339,8 @@ func (p *Proxy) leads(s *session, target *net.TCPConn, w way) bool {
 		return false
 	}
 	s.target, s.way = target, w
-	if s.doomed {
-		s.cut()
+	if s.why != "" {
+		s.cut(s.why)
 	}
 	return true
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	ohrouter "github.com/ohrouter/oh-router"
+	"github.com/ohrouter/oh-router/internal/audit"
 )
 
 // Bind returns the owner's binding of a target, and tells whether this call
@@ -94,7 +95,7 @@ func (r *Registry) board(ctx context.Context, spec ohrouter.BindingSpec) (ticket
 	case b != nil:
 		t.flight = r.launch(ctx, c, func(ctx context.Context, f *flight) { r.recheck(ctx, f, b) })
 	default:
-		t.flight = r.launch(ctx, c, func(ctx context.Context, f *flight) { r.create(ctx, f, spec, token.Grant) })
+		t.flight = r.launch(ctx, c, func(ctx context.Context, f *flight) { r.create(ctx, f, spec, token) })
 		t.flight.proxy, t.flight.creates = spec.Proxy, true
 	}
 	t.same = b != nil || t.flight.proxy == spec.Proxy
@@ -161,9 +162,10 @@ func (r *Registry) move(b *binding, proxy string) {
 }
 
 // create is the flight that makes a new binding: check, open, store, show.
-func (r *Registry) create(ctx context.Context, f *flight, spec ohrouter.BindingSpec, grant ohrouter.Grant) {
+func (r *Registry) create(ctx context.Context, f *flight, spec ohrouter.BindingSpec, owner ohrouter.Token) {
 	b := &binding{facts: facts{
-		claim: claim{spec.Owner, spec.Target}, kept: r.stored(spec), state: ohrouter.BindingActive, ownerSessions: grant.MaxSessions,
+		claim: claim{spec.Owner, spec.Target}, kept: r.stored(spec), state: ohrouter.BindingActive,
+		ownerName: owner.Name, ownerSessions: owner.MaxSessions,
 	}}
 	if wantsCheck(spec) {
 		proxy, check, err := r.cfg.Listeners.Check(ctx, b.snapshot(ohrouter.Usage{}, time.Now()))
@@ -174,13 +176,14 @@ func (r *Registry) create(ctx context.Context, f *flight, spec ohrouter.BindingS
 		b.note(check, nil, time.Now())
 		b.kept.Proxy = proxy
 	}
-	if err := r.install(ctx, b, newSearch(b.claim, spec.Port, grant.Ports)); err != nil {
+	if err := r.install(ctx, b, newSearch(b.claim, spec.Port, owner.Ports)); err != nil {
 		r.cfg.Listeners.Close(done(), b.kept.ID)
 		f.err = err
 		return
 	}
 	f.bound, f.created = b, true
 	r.logOf(b.claim).Info("binding created", "binding", b.kept.ID, "target", b.target, "port", b.port)
+	r.record(ctx, audit.BindingCreated, b, "")
 }
 
 // note keeps the result of a check.

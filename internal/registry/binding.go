@@ -46,7 +46,8 @@ type facts struct {
 	check   *ohrouter.Check
 	failure *ohrouter.Failure // the last check that failed
 
-	ownerSessions int // quota of the owner's token
+	ownerName     string // of the owner's token
+	ownerSessions int    // its quota
 }
 
 // newID returns an id that nobody can guess.
@@ -57,6 +58,7 @@ func (f *facts) snapshot(u ohrouter.Usage, now time.Time) ohrouter.Binding {
 	b := ohrouter.Binding{
 		ID:            f.kept.ID,
 		Owner:         ohrouter.Optional(f.owner),
+		OwnerName:     f.ownerName,
 		OwnerSessions: f.ownerSessions,
 		Target:        f.target,
 		Proxy:         ohrouter.Optional(f.kept.Proxy),

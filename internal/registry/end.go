@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	ohrouter "github.com/ohrouter/oh-router"
+	"github.com/ohrouter/oh-router/internal/audit"
 )
 
 // Patch changes a binding and returns it as it is then. Errors have the codes
@@ -38,6 +39,7 @@ func (r *Registry) Patch(ctx context.Context, id string, p ohrouter.BindingPatch
 	if err := r.replace(context.WithoutCancel(ctx), b, next); err != nil {
 		return ohrouter.Binding{}, err
 	}
+	r.record(ctx, audit.BindingChanged, b, "")
 	return r.snapshot(b), nil
 }
 
@@ -119,7 +121,7 @@ func (r *Registry) release(ctx context.Context, id string, drain time.Duration, 
 		}
 		return nil
 	}
-	r.end(b, max(drain, 0), reason)
+	r.end(ctx, b, max(drain, 0), reason)
 	r.save(context.WithoutCancel(ctx), b.slot)
 	return nil
 }
@@ -127,7 +129,7 @@ func (r *Registry) release(ctx context.Context, id string, drain time.Duration, 
 // end takes b out of service: nobody is offered it any more, its listener is
 // closed, and its sessions have until the drain or the ttl ends, in a goroutine
 // of their own. It is called with b.op held; the caller sees to the record.
-func (r *Registry) end(b *binding, drain time.Duration, reason string) {
+func (r *Registry) end(ctx context.Context, b *binding, drain time.Duration, reason string) {
 	r.mu.Lock()
 	f := r.withdraw(b)
 	r.clock.remove(b)
@@ -142,7 +144,7 @@ func (r *Registry) end(b *binding, drain time.Duration, reason string) {
 	if e := b.kept.ExpiresAt; !e.IsZero() && e.Before(deadline) {
 		deadline = later(now, e)
 	}
-	ctx, cancel := context.WithDeadline(context.Background(), deadline)
+	draining, cancel := context.WithDeadline(context.Background(), deadline)
 	b.cut = cancel
 	if drain > 0 {
 		b.slot.kept, b.slot.endedAt, b.slot.restsUntil = nil, now, deadline.Add(r.quarantine)
@@ -150,13 +152,14 @@ func (r *Registry) end(b *binding, drain time.Duration, reason string) {
 		cancel()
 		r.rest(b, now)
 	}
-	going := r.start(func() { r.drain(ctx, b) })
+	going := r.start(func() { r.drain(draining, b) })
 	r.land(b.claim, f)
 	r.mu.Unlock()
 	r.logOf(b.claim).Info("binding ended", "binding", b.kept.ID, "target", b.target, "port", b.port, "reason", reason)
+	r.record(ctx, audit.BindingEnded, b, reason)
 	if !going {
 		cancel()
-		r.drain(ctx, b)
+		r.drain(draining, b)
 	}
 }
 

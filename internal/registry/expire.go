@@ -5,6 +5,7 @@ import (
 	"time"
 
 	ohrouter "github.com/ohrouter/oh-router"
+	"github.com/ohrouter/oh-router/internal/audit"
 )
 
 // busyRetry is how long the clock leaves a binding alone that somebody else is
@@ -69,7 +70,7 @@ func (r *Registry) examine(b *binding) {
 	}
 	if b.expired(now) {
 		r.mu.Unlock()
-		r.end(b, 0, "ttl")
+		r.end(context.Background(), b, 0, "ttl")
 		r.mu.Lock()
 		r.soil(b.slot)
 		r.mu.Unlock()
@@ -107,5 +108,6 @@ func (r *Registry) closeIdle(b *binding, f *flight) {
 	r.mu.Unlock()
 	if closed {
 		r.logOf(b.claim).Info("binding ended", "binding", b.kept.ID, "target", b.target, "port", b.port, "reason", "idle")
+		r.record(context.Background(), audit.BindingEnded, b, "idle")
 	}
 }

@@ -1,9 +1,11 @@
 package registry
 
 import (
+	"context"
 	"log/slog"
 
 	ohrouter "github.com/ohrouter/oh-router"
+	"github.com/ohrouter/oh-router/internal/audit"
 )
 
 // tokenOf returns the token of an owner, or an error with code
@@ -26,6 +28,18 @@ func (r *Registry) logOf(c claim) *slog.Logger {
 		return r.log
 	}
 	return r.log.With("owner", c.owner)
+}
+
+// record puts what has become of a binding into the audit log.
+func (r *Registry) record(ctx context.Context, event audit.Event, b *binding, reason string) {
+	r.mu.Lock()
+	f := b.facts
+	r.mu.Unlock()
+	r.cfg.Audit.Record(audit.Entry{
+		Event: event, By: audit.By(ctx), Owner: f.owner, OwnerName: f.ownerName,
+		Binding: f.kept.ID, Target: f.target, Port: f.port, Allow: f.kept.Allow, Expires: f.kept.ExpiresAt, Proxy: f.kept.Proxy,
+		Reason: reason,
+	})
 }
 
 // granted returns the spec of a new binding, with what the grant says where the

@@ -22,6 +22,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	ohrouter "github.com/ohrouter/oh-router"
+	"github.com/ohrouter/oh-router/internal/audit"
 )
 
 // Listeners opens the ports of bindings and carries what connects to them. Its
@@ -73,6 +74,7 @@ type Config struct {
 	Listeners         Listeners              // who opens the ports
 	Owners            Owners                 // whose bindings may be; nil: anybody's, without limits
 	KnowsProxy        func(name string) bool // is it a configured proxy's name? nil: any is
+	Audit             *audit.Log             // nil: none
 	Log               *slog.Logger           // nil: no log
 	Metrics           prometheus.Registerer  // nil: no metrics
 }

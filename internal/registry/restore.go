@@ -8,6 +8,7 @@ import (
 	"time"
 
 	ohrouter "github.com/ohrouter/oh-router"
+	"github.com/ohrouter/oh-router/internal/audit"
 )
 
 // Restore loads the store and opens the listeners of the bindings that it
@@ -31,7 +32,7 @@ func (r *Registry) Restore(ctx context.Context) error {
 		if err := ctx.Err(); err != nil {
 			return fmt.Errorf("restore the bindings: %w", err)
 		}
-		if err := r.restore(&records[i], now); err != nil {
+		if err := r.restore(ctx, &records[i], now); err != nil {
 			return err
 		}
 	}
@@ -42,7 +43,7 @@ func (r *Registry) Restore(ctx context.Context) error {
 }
 
 // restore takes over what a record says.
-func (r *Registry) restore(rec *Record, now time.Time) error {
+func (r *Registry) restore(ctx context.Context, rec *Record, now time.Time) error {
 	s := r.adopt(rec, now)
 	if rec.Binding == nil {
 		return nil
@@ -51,7 +52,7 @@ func (r *Registry) restore(rec *Record, now time.Time) error {
 	token, revoked := r.tokenOf(rec.Owner)
 	r.mu.Unlock()
 	b := &binding{slot: s, facts: facts{
-		claim: rec.claim(), kept: rec.Binding, port: rec.Port, ownerSessions: token.MaxSessions,
+		claim: rec.claim(), kept: rec.Binding, port: rec.Port, ownerName: token.Name, ownerSessions: token.MaxSessions,
 		state: ohrouter.BindingActive, usedAt: now,
 	}}
 	dropped, endedAt := "", now
@@ -74,6 +75,9 @@ func (r *Registry) restore(rec *Record, now time.Time) error {
 		}
 	}
 
+	if dropped != "" {
+		defer r.record(ctx, audit.BindingEnded, b, dropped)
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if dropped == "" {

@@ -137,6 +137,7 @@ func (b *binding) accepted(client relay.Conn) {
 	s, want, parked, outcome := b.register(client.Remote)
 	if outcome != "" {
 		r.metrics.ended(outcome)
+		b.recordRefused(client.Remote, outcome)
 		client.Abort()
 		r.cfg.Descriptors.Release(2)
 		return

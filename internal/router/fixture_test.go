@@ -21,6 +21,7 @@ import (
 	"go.uber.org/goleak"
 
 	ohrouter "github.com/ohrouter/oh-router"
+	"github.com/ohrouter/oh-router/internal/audit/audittest"
 	"github.com/ohrouter/oh-router/internal/relay"
 	"github.com/ohrouter/oh-router/internal/router"
 	"github.com/ohrouter/oh-router/internal/socket"
@@ -275,6 +276,7 @@ func (x *target) next(t testing.TB) *net.TCPConn {
 type fixture struct {
 	*router.Router
 	linker  *direct
+	audited *audittest.Stream
 	metrics *prometheus.Registry
 	budget  socket.Budget
 	t       testing.TB
@@ -284,7 +286,7 @@ type fixture struct {
 // back when the test is over.
 func start(t testing.TB, descriptors int, linker router.Linker) *fixture {
 	t.Helper()
-	f := &fixture{metrics: prometheus.NewRegistry(), budget: socket.NewBudget(descriptors), t: t}
+	f := &fixture{metrics: prometheus.NewRegistry(), budget: socket.NewBudget(descriptors), audited: audittest.New(t), t: t}
 	if d, ok := linker.(*direct); ok {
 		f.linker, d.gate = d, openGate(t)
 	}
@@ -295,7 +297,7 @@ func start(t testing.TB, descriptors int, linker router.Linker) *fixture {
 	t.Cleanup(engine.Close)
 	f.Router = router.New(router.Config{
 		BindAddress: netip.MustParseAddr("127.0.0.1"), Linker: linker, Relay: engine, Park: time.Hour,
-		Descriptors: f.budget, Log: slog.New(slog.DiscardHandler), Metrics: f.metrics,
+		Descriptors: f.budget, Audit: f.audited.Log, Log: slog.New(slog.DiscardHandler), Metrics: f.metrics,
 	})
 	t.Cleanup(func() {
 		f.Shutdown(ended())

@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	ohrouter "github.com/ohrouter/oh-router"
+	"github.com/ohrouter/oh-router/internal/audit"
 	"github.com/ohrouter/oh-router/internal/relay"
 	"github.com/ohrouter/oh-router/internal/socket"
 )
@@ -26,6 +27,7 @@ type Config struct {
 	Relay       *relay.Engine  // carries the sessions; closed after Shutdown
 	Park        time.Duration  // how long a check's link waits for the first client; 0 not at all
 	Descriptors socket.Budget  // a session takes two, a mapped port and a parked link one
+	Audit       *audit.Log     // nil: none
 	Log         *slog.Logger
 	Metrics     prometheus.Registerer
 }

@@ -243,6 +243,7 @@ func (s *session) stands(l Link) {
 	s.binding.router.metrics.setup.Observe(now.Sub(s.start).Seconds())
 	s.binding.usage.LastOK = now
 	s.link = l
+	s.recordOpened()
 }
 
 // getLink returns the link that is parked for the binding's first client, or a
@@ -335,12 +336,13 @@ func (s *session) finish(outcome ohrouter.Outcome, err error) {
 	delete(b.sessions, s)
 	delete(r.sessions, s.id)
 	r.disown(string(b.spec.Owner))
-	spec := b.spec
+	spec, link := b.spec, s.link
 	if b.stopped && len(b.sessions) == 0 {
 		close(b.idle)
 	}
 	r.mu.Unlock()
 	r.cfg.Descriptors.Release(2)
+	s.recordEnd(spec, link, outcome, err)
 	level := levelOf(outcome)
 	if r.cfg.Log.Enabled(context.Background(), level) {
 		r.wg.Go(func() { s.log(level, spec, outcome, err) }) // a log may be slow

@@ -1,0 +1,80 @@
+package proxy
+
+import (
+	"time"
+
+	ohrouter "github.com/ohrouter/oh-router"
+	"github.com/ohrouter/oh-router/internal/audit"
+	"github.com/ohrouter/oh-router/internal/relay"
+)
+
+// entry returns what the audit log has of every link.
+func (s *session) entry(event audit.Event) audit.Entry {
+	e := audit.Entry{Event: event, Router: s.router}
+	if s.req == nil {
+		return e
+	}
+	e.Session, e.Target = s.req.Session, s.req.Target
+	if leaf := s.req.Leaf(); leaf != nil && s.proxy.cfg.Name != nil {
+		e.RouterName = s.proxy.cfg.Name(leaf)
+	}
+	return e
+}
+
+// recordOpened puts a session into the audit log that stands now.
+func (s *session) recordOpened() {
+	p := s.proxy
+	if p.cfg.Audit == nil {
+		return
+	}
+	e := s.entry(audit.SessionOpened)
+	p.mu.Lock()
+	s.opened, e.Resolved = true, s.way.at
+	p.mu.Unlock()
+	p.cfg.Audit.Record(e)
+}
+
+// recordEnded puts the end of a session into the audit log, if it has begun.
+func (s *session) recordEnded(end relay.End) {
+	p := s.proxy
+	p.mu.Lock()
+	opened, at, why := s.opened, s.way.at, s.why
+	p.mu.Unlock()
+	if !opened {
+		return
+	}
+	e := s.entry(audit.SessionClosed)
+	e.Resolved, e.Outcome = at, why
+	e.BytesUp, e.BytesDown, e.Duration = s.live.AB.Load(), s.live.BA.Load(), time.Since(s.start)
+	if why == "" {
+		e.Outcome = outcomeOf(end)
+		if end.Err != nil {
+			e.Reason = end.Err.Error()
+		}
+	}
+	p.cfg.Audit.Record(e)
+}
+
+// outcomeOf names how a session has ended. What a router does to a link counts
+// as the client's.
+func outcomeOf(end relay.End) ohrouter.Outcome {
+	switch {
+	case end.Err == nil && end.Side == relay.A:
+		return ohrouter.ClientClosed
+	case end.Err == nil:
+		return ohrouter.TargetClosed
+	case end.Side == relay.A:
+		return ohrouter.ClientReset
+	}
+	return ohrouter.TargetReset
+}
+
+// recordRefused puts a link into the audit log that is to have no session, and
+// why.
+func (s *session) recordRefused(event audit.Event, err error) {
+	if log := s.proxy.cfg.Audit; log != nil {
+		e := s.entry(event)
+		e.Code, e.Reason = ohrouter.CodeOf(err), err.Error()
+		log.Record(e)
+	}
+}
