@@ -46,7 +46,7 @@ func (r *Request) Answer(resolved netip.AddrPort) []byte {
 }
 
 // Leaf returns the certificate that the router has proved to be its own; nil on
-// a plain link.
+// a plain link, and once [Request.Accept] has handed the connection over.
 func (r *Request) Leaf() *x509.Certificate {
 	if secure, ok := r.conn.(*tls.Conn); ok {
 		if chain := secure.ConnectionState().PeerCertificates; len(chain) > 0 {

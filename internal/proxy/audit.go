@@ -15,10 +15,19 @@ func (s *session) entry(event audit.Event) audit.Entry {
 		return e
 	}
 	e.Session, e.Target = s.req.Session, s.req.Target
-	if leaf := s.req.Leaf(); leaf != nil && s.proxy.cfg.Name != nil {
-		e.RouterName = s.proxy.cfg.Name(leaf)
-	}
+	e.RouterName = s.routerName
 	return e
+}
+
+// nameRouter notes who the router has proved to be.
+func (s *session) nameRouter() {
+	p := s.proxy
+	if p.cfg.Audit == nil || p.cfg.Name == nil {
+		return
+	}
+	if leaf := s.req.Leaf(); leaf != nil {
+		s.routerName = p.cfg.Name(leaf)
+	}
 }
 
 // recordOpened puts a session into the audit log that stands now.

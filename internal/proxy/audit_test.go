@@ -1,7 +1,14 @@
 package proxy_test
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
 	"io"
+	"math/big"
 	"slices"
 	"strings"
 	"testing"
@@ -9,6 +16,7 @@ import (
 	ohrouter "github.com/ohrouter/oh-router"
 	"github.com/ohrouter/oh-router/internal/audit"
 	"github.com/ohrouter/oh-router/internal/audit/audittest"
+	"github.com/ohrouter/oh-router/internal/link"
 	"github.com/ohrouter/oh-router/internal/proxy"
 	"github.com/ohrouter/oh-router/internal/socket"
 )
@@ -65,4 +73,40 @@ func TestAudit(t *testing.T) {
 			t.Errorf("session_closed has %v, want %s among them", fields, name)
 		}
 	}
+}
+
+func TestAuditNamesTheRouter(t *testing.T) {
+	pair := selfSigned(t, "main")
+	log := audittest.New(t)
+	f := startWith(t, proxy.Config{
+		Audit: log.Log, TLS: &tls.Config{Certificates: []tls.Certificate{pair}, ClientAuth: tls.RequireAnyClientCert},
+		Name: func(leaf *x509.Certificate) string { return leaf.Subject.CommonName },
+	}, patient, "127.0.0.1:*")
+	f.TLS = func(link.Proxy, bool) *tls.Config {
+		return &tls.Config{Certificates: []tls.Certificate{pair}, InsecureSkipVerify: true}
+	}
+	x := listen(t, "127.0.0.1", 0)
+	l, server := f.link(x, false)
+	say(t, l.Conn(), server, "up")
+	f.wantCode(ohrouter.Target{Host: "10.0.0.1", Port: 1}, ohrouter.TargetDenied)
+	f.Shutdown(ended())
+	want := []string{"session_opened router_name=main", "session_refused router_name=main", "session_closed router_name=main"}
+	if got := log.Lines(t, "router_name"); !slices.Equal(got, want) {
+		t.Errorf("the audit log has %q, want %q", got, want)
+	}
+}
+
+// selfSigned returns a certificate of that name.
+func selfSigned(t testing.TB, name string) tls.Certificate {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name}}
+	der, err := x509.CreateCertificate(rand.Reader, cert, cert, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
 }

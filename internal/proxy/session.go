@@ -27,7 +27,10 @@ type session struct {
 	req    *link.Request // nil until the ConnectCommand is read
 	start  time.Time
 	dialed time.Time // when the loop began to connect
-	live   relay.Counters
+
+	routerName string // for the audit log
+
+	live relay.Counters
 
 	// Proxy.mu guards the rest.
 	way     way
@@ -171,6 +174,7 @@ func (s *session) serve(conn *net.TCPConn, notConnected error) (carried bool) {
 		return false
 	}
 	s.req = req
+	s.nameRouter()
 	switch {
 	case !p.begin(s, way{}):
 		err = ohrouter.Errorf(ohrouter.Draining, "the proxy is shutting down")
