@@ -40,8 +40,7 @@ func TestCallThatIsRefused(t *testing.T) {
 	gone := serve(t, func(c *net.TCPConn) { c.Close() })
 	gone.Port = 1 // nothing listens there
 	begin := time.Now()
-	client := connect(t, f.open(ohrouter.Binding{ID: "b-1", Target: gone}))
-	wantReset(t, "client", client)
+	wantTurnedAway(t, f.open(ohrouter.Binding{ID: "b-1", Target: gone}))
 	f.wantOutcome(ohrouter.Outcome(ohrouter.TargetRefused))
 	if e := f.Usage("b-1").LastError; e == nil || e.Code != ohrouter.TargetRefused || e.Message != "refused" || e.At.Before(begin) {
 		t.Errorf("LastError = %+v, want target_refused, refused", e)
