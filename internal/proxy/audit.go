@@ -46,6 +46,9 @@ func (s *session) recordOpened() {
 // recordEnded puts the end of a session into the audit log, if it has begun.
 func (s *session) recordEnded(end relay.End) {
 	p := s.proxy
+	if p.cfg.Audit == nil {
+		return
+	}
 	p.mu.Lock()
 	opened, at, why := s.opened, s.way.at, s.why
 	p.mu.Unlock()

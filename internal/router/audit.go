@@ -18,10 +18,14 @@ func entry(event audit.Event, b ohrouter.Binding, client netip.AddrPort) audit.E
 // recordOpened puts a session into the audit log. The caller holds Router.mu,
 // and s has its link.
 func (s *session) recordOpened() {
+	log := s.binding.router.cfg.Audit
+	if log == nil {
+		return
+	}
 	e := entry(audit.SessionOpened, s.binding.spec, s.client)
 	e.Session = s.id
 	e.Proxy, e.Resolved = s.link.Peer()
-	s.binding.router.cfg.Audit.Record(e)
+	log.Record(e)
 }
 
 // recordEnd puts the end of a session into the audit log, or why it never
