@@ -3,6 +3,8 @@ package link
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
+	"io"
 	"strings"
 	"testing"
 	"time"
@@ -54,6 +56,7 @@ func FuzzFrame(f *testing.F) {
 		in := &script{rest: b}
 		err := frames.read(in, want, message)
 		in.checkReads(t, b, frameEnd(b, 1))
+		checkTake(t, b, want, message, err)
 		if err != nil {
 			return
 		}
@@ -70,6 +73,24 @@ func FuzzFrame(f *testing.F) {
 	})
 }
 
+// checkTake checks that a frame is the same to those who do the I/O by
+// themselves: message and err are those of reading it.
+func checkTake(t *testing.T, b []byte, want frameType, message any, err error) {
+	t.Helper()
+	_, taken, _ := messageFor(want.String())
+	n, terr := frames.take(b, want, taken)
+	switch {
+	case err == nil && (n != frameEnd(b, 1) || terr != nil || !same(message, taken)):
+		t.Errorf("take = %d, %v: %+v; want %d: %+v", n, terr, taken, frameEnd(b, 1), message)
+	case errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF):
+		if n != 0 || terr != nil {
+			t.Errorf("take of a part = %d, %v; want 0, nil", n, terr)
+		}
+	case err != nil && (n != 0 || terr == nil || terr.Error() != err.Error()):
+		t.Errorf("take = %d, %v; want 0, %v", n, terr, err)
+	}
+}
+
 func FuzzAcceptor(f *testing.F) {
 	for _, v := range vectors[toProxyVector](f, "to_proxy.json") {
 		f.Add([]byte(v.Hex), byte(0))
@@ -79,13 +100,24 @@ func FuzzAcceptor(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte, step byte) {
 		conn := &script{rest: b, step: int(step)}
 		a := Acceptor{States: states.States, Patience: 5 * time.Second}
-		stands := acceptAll(t, &a, conn)
-		conn.checkReads(t, b, frameEnd(b, 2))
-		if read := len(b) - len(conn.rest); stands && read != frameEnd(b, 2) {
-			t.Errorf("a session stands after %d bytes, want the %d of two frames", read, frameEnd(b, 2))
+		stands, req := acceptAll(t, &a, conn)
+		end := frameEnd(b, 2)
+		if len(b) > 1 && frameType(b[1]) == typeWarm {
+			end = frameEnd(b, 3)
 		}
+		conn.checkReads(t, b, end)
+		if read := len(b) - len(conn.rest); stands && read != end {
+			t.Errorf("a session stands after %d bytes, want the %d of the handshake", read, end)
+		}
+		checkPipelined(t, &a, b, req)
 		if conn.closed != 1 {
 			t.Errorf("closed %d times, want once", conn.closed)
+		}
+		if conn.sent.Len() > 0 && conn.sent.Bytes()[1] == byte(typeReady) {
+			var m warmResponse
+			if err := frames.read(&conn.sent, typeReady, &m); err != nil || m.Code != "" || m.Patience != 5000 {
+				t.Errorf("answer %+v, %v; want that the proxy waits", m, err)
+			}
 		}
 		if conn.sent.Len() > 0 {
 			var m connectResponse
@@ -100,24 +132,42 @@ func FuzzAcceptor(f *testing.F) {
 	})
 }
 
-// acceptAll takes a link from its first byte to its end and tells whether a
-// session stood.
-func acceptAll(t *testing.T, a *Acceptor, conn *script) bool {
+// acceptAll takes a link from its first byte to its end. It tells whether a
+// session stood, and what was asked for; nil if that was not understood.
+func acceptAll(t *testing.T, a *Acceptor, conn *script) (stands bool, req *Request) {
 	req, err := a.Accept(t.Context(), conn)
 	if err != nil {
-		return false
+		return false, nil
 	}
 	defer req.Close()
 	if again, err := ohrouter.ParseTarget(req.Target.String()); err != nil || again != req.Target {
 		t.Errorf("target %v is not canonical: %v, %v", req.Target, again, err)
 	}
 	checkPrintable(t, req.Session, maxSession)
-	stands, err := req.Accept(t.Context(), resolved)
+	made, err := req.Accept(t.Context(), resolved)
 	if err != nil {
-		return false
+		return false, req
 	}
-	stands.Close() // it is the caller's
-	return true
+	made.Close() // it is the caller's
+	return true, req
+}
+
+// checkPipelined checks that a pipelined request is the same to those who do
+// the I/O by themselves.
+func checkPipelined(t *testing.T, a *Acceptor, b []byte, want *Request) {
+	t.Helper()
+	req, n, err := a.Pipelined(b)
+	switch {
+	case req != nil:
+		if want == nil || want.Parked || n != frameEnd(b, 2) || req.Session != want.Session || req.Target != want.Target {
+			t.Errorf("Pipelined = %d: %q to %v, Accept says %+v", n, req.Session, req.Target, want)
+		}
+		req.Close()
+	case err != nil && !errors.Is(err, ErrNotPipelined):
+		t.Errorf("Pipelined = %v, want %v", err, ErrNotPipelined)
+	case err == nil && want != nil:
+		t.Errorf("Pipelined waits for more of what Accept takes for %v", want.Target)
+	}
 }
 
 func checkPrintable(t *testing.T, s string, limit int) {
@@ -129,17 +179,29 @@ func checkPrintable(t *testing.T, s string, limit int) {
 
 func FuzzResponse(f *testing.F) {
 	for _, v := range vectors[toRouterVector](f, "to_router.json") {
-		f.Add([]byte(v.Hex), byte(0), v.Parked)
-		f.Add([]byte(v.Hex), byte(1), v.Parked)
+		f.Add([]byte(v.Hex), byte(0), v.Parked, v.Warm)
+		f.Add([]byte(v.Hex), byte(1), v.Parked, v.Warm)
 	}
 	states := newStates()
-	f.Fuzz(func(t *testing.T, b []byte, step byte, park bool) {
+	f.Fuzz(func(t *testing.T, b []byte, step byte, park, warms bool) {
 		conn := &script{rest: b, step: int(step)}
 		l := newLink(conn, states.States)
-		answered, err := ask(t, t.Context(), l, Want{Session: "s-1", Target: database, Park: park})
-		conn.checkReads(t, b, frameEnd(b, 1))
-		if read := len(b) - len(conn.rest); answered && read != frameEnd(b, 1) {
-			t.Errorf("answered after %d bytes, want the %d of one frame", read, frameEnd(b, 1))
+		var answered bool
+		var err error
+		responses := 1
+		if warms {
+			answered, err = l.wait(t.Context())
+		}
+		if err == nil {
+			if warms {
+				responses = 2
+			}
+			answered, err = ask(t, t.Context(), l, Want{Session: "s-1", Target: database, Park: park})
+		}
+		end := frameEnd(b, responses)
+		conn.checkReads(t, b, end)
+		if read := len(b) - len(conn.rest); answered && read != end {
+			t.Errorf("answered after %d bytes, want the %d of the handshake", read, end)
 		}
 		switch {
 		case err == nil:

@@ -312,7 +312,7 @@ func (l *Link) wait(ctx context.Context) (answered bool, err error) {
 		return true, (&connectResponse{Code: m.Code, Message: m.Message}).refusal()
 	}
 	l.tracker.move(warm)
-	l.acked = socket.Acked(socket.TCP(l.conn))
+	l.acked = l.acknowledged()
 	return true, nil
 }
 
@@ -332,8 +332,17 @@ func (l *Link) tells() bool { return l.acked != 0 }
 // the link was warm, or whether that is not known. A proxy passes nothing on
 // before it has answered, and each answer acknowledges what it answers.
 func (l *Link) heard() bool {
-	n := socket.Acked(socket.TCP(l.conn))
+	n := l.acknowledged()
 	return n == 0 || n != l.acked
+}
+
+// acknowledged returns how many bytes the proxy's kernel has taken; 0 if that is
+// not known.
+func (l *Link) acknowledged() uint64 {
+	if tcp := socket.TCP(l.conn); tcp != nil {
+		return socket.Acked(tcp)
+	}
+	return 0
 }
 
 // lost tells whether a handshake on a warm link has failed because that had

@@ -58,6 +58,7 @@ type toProxyVector struct {
 type toRouterVector struct {
 	Name     string
 	Hex      bits
+	Warm     bool
 	Parked   bool
 	Resolved string
 	Payload  bits
@@ -117,7 +118,7 @@ func TestVectorsAllUsed(t *testing.T) {
 		}
 	}
 	unique("frames.json", names)
-	for _, f := range []frameType{typeConnect, typeResponse, typeAck} {
+	for _, f := range []frameType{typeConnect, typeResponse, typeAck, typeWarm, typeReady} {
 		if good[f.String()] == 0 || bad[f.String()] == 0 {
 			t.Errorf("%v has %d good and %d bad vectors, want some of both", f, good[f.String()], bad[f.String()])
 		}
@@ -174,6 +175,10 @@ func messageFor(name string) (frameType, any, bool) {
 		return typeResponse, new(connectResponse), true
 	case typeAck.String():
 		return typeAck, new(ackCommand), true
+	case typeWarm.String():
+		return typeWarm, new(warmCommand), true
+	case typeReady.String():
+		return typeReady, new(warmResponse), true
 	}
 	return 0, nil, false
 }
@@ -186,6 +191,10 @@ func (v frameVector) message() any {
 		return &connectCommand{Session: m.Session, Host: m.Host, Port: m.Port, Park: m.Park}
 	case typeResponse.String():
 		return &connectResponse{Code: m.Code, Resolved: m.Resolved, Message: m.Message, Patience: m.Patience}
+	case typeWarm.String():
+		return &warmCommand{}
+	case typeReady.String():
+		return &warmResponse{Code: m.Code, Message: m.Message, Patience: m.Patience}
 	}
 	return &ackCommand{}
 }
@@ -196,6 +205,8 @@ func same(a, b any) bool {
 		return *a == *b.(*connectCommand)
 	case *connectResponse:
 		return *a == *b.(*connectResponse)
+	case *warmResponse:
+		return *a == *b.(*warmResponse)
 	}
 	return true
 }
@@ -263,10 +274,19 @@ func (v toRouterVector) run(t *testing.T, step int) {
 	states := newStates()
 	conn := &script{rest: v.Hex, step: step}
 	l := newLink(conn, states.States)
-	answered, err := ask(t, t.Context(), l, Want{Session: "s-1", Target: database, Park: v.Parked})
-	sent := encode(t, typeConnect, connectCommand{Session: "s-1", Host: "db.internal", Port: 3306, Park: v.Parked})
-	if !v.Parked {
-		sent = append(sent, encode(t, typeAck, ackCommand{})...)
+	var answered bool
+	var err error
+	var sent []byte
+	if v.Warm {
+		sent = encode(t, typeWarm, warmCommand{})
+		answered, err = l.wait(t.Context())
+	}
+	if err == nil {
+		answered, err = ask(t, t.Context(), l, Want{Session: "s-1", Target: database, Park: v.Parked})
+		sent = append(sent, encode(t, typeConnect, connectCommand{Session: "s-1", Host: "db.internal", Port: 3306, Park: v.Parked})...)
+		if !v.Parked {
+			sent = append(sent, encode(t, typeAck, ackCommand{})...)
+		}
 	}
 	if !bytes.Equal(conn.sent.Bytes(), sent) {
 		t.Errorf("sent %x, want %x", conn.sent.Bytes(), sent)
