@@ -177,12 +177,16 @@ func (l *Link) Close() {
 	}
 }
 
-// closeTCP closes c, which is a reset unless [socket.Orderly] was called. A Close of
-// TLS would tell of an end in order, and may wait for a peer that does not read.
+// closeTCP closes c, which is a reset unless [socket.Orderly] was called. A
+// Close of TLS would tell of an end in order, and may wait for a peer that does
+// not read.
 func closeTCP(c net.Conn) {
-	if tcp := socket.TCP(c); tcp != nil {
-		_ = tcp.Close()
-		return
+	for {
+		over, ok := c.(interface{ NetConn() net.Conn })
+		if !ok {
+			break
+		}
+		c = over.NetConn()
 	}
 	_ = c.Close()
 }

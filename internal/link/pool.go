@@ -46,6 +46,8 @@ const (
 
 // pool has the warm links of one proxy.
 type pool struct {
+	least time.Duration // worthwhile
+
 	mu     sync.Mutex // guards what follows; never held during I/O that waits
 	ended  bool       // nothing is put in any more
 	links  []warmLink // oldest first
@@ -82,7 +84,7 @@ func (p *pool) unknown(now time.Time) bool {
 
 // worth tells whether warm links are of use. The caller holds mu.
 func (p *pool) worth(limits Pool) bool {
-	return !p.ended && limits.Max > 0 && (p.setUp >= worthwhile || p.setUp == 0 && limits.Min > 0)
+	return !p.ended && limits.Max > 0 && (p.setUp >= p.least || p.setUp == 0 && limits.Min > 0)
 }
 
 // want notes that a link is wanted now. It tells whether more are to be made.
@@ -215,9 +217,13 @@ func (p *pool) remove(goes func(warmLink) bool) {
 
 // wanted notes that a link to p is wanted now.
 func (d *Dialer) wanted(p *proxy) {
-	if d.Pool.Max == 0 || !p.pool.want(d.Pool, time.Now()) {
-		return
+	if d.Pool.Max > 0 && p.pool.want(d.Pool, time.Now()) {
+		d.fillAgain()
 	}
+}
+
+// fillAgain has keepWarm look what is missing.
+func (d *Dialer) fillAgain() {
 	select {
 	case d.refill <- struct{}{}:
 	default: // somebody has said so
@@ -255,7 +261,10 @@ func (d *Dialer) fill(ctx context.Context, wg *sync.WaitGroup) {
 		for range p.pool.missing(d.Pool, time.Now()) {
 			wg.Go(func() {
 				l, err := d.warm(ctx, p)
-				if !p.pool.made(d.Pool, l, err, time.Now()) && l != nil {
+				switch {
+				case p.pool.made(d.Pool, l, err, time.Now()):
+					d.fillAgain() // it may have been the one by which to see
+				case l != nil:
 					l.Close()
 				}
 			})

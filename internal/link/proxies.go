@@ -57,6 +57,7 @@ func (p *proxy) at(now time.Time) netip.AddrPort {
 // newProxy returns what is known of a proxy at first.
 func newProxy(configured Proxy) *proxy {
 	p := &proxy{Proxy: configured, state: ohrouter.ProxyUnknown}
+	p.pool.least = worthwhile
 	if at, err := netip.ParseAddrPort(configured.Address); err == nil && at.Addr().Zone() == "" {
 		p.literal, p.address = true, at
 	}

@@ -59,8 +59,8 @@ func (r *Request) Leaf() *x509.Certificate {
 // Accept answers that the target is connected, at the address resolved, and
 // waits for the AckCommand, which a parked link may leave to wait for 60 s.
 // Then the session stands: the connection that Accept returns, and leaves to the
-// caller, carries its raw bytes. When it fails the connection is closed; the error is ctx's when ctx
-// ended, and io.EOF when the router gave the link up.
+// caller, carries its raw bytes. When it fails the connection is closed; the
+// error is ctx's when ctx ended, and io.EOF when the router gave the link up.
 func (r *Request) Accept(ctx context.Context, resolved netip.AddrPort) (net.Conn, error) {
 	if err := r.accept(ctx, resolved); err != nil {
 		r.Close()

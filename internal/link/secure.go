@@ -81,7 +81,7 @@ func (d *Dialer) newLink(p *proxy, conn net.Conn) (*Link, error) {
 
 // secured is the open links with TLS.
 type secured struct {
-	mu    sync.Mutex // guards what follows; never held during I/O
+	mu    sync.Mutex // guards what follows; never held during I/O that waits
 	links map[*Link]struct{}
 	bad   func(leaf *x509.Certificate) bool // what Cut was told last; nil nothing
 }
@@ -125,13 +125,12 @@ func (d *Dialer) Cut(bad func(leaf *x509.Certificate) bool) (n int) {
 // reset ends a link with TLS, whoever has its connection.
 func (l *Link) reset() {
 	l.secured.mu.Lock()
-	conn, cut := l.conn, l.cut
+	cut := l.cut
+	if tcp := socket.TCP(l.conn); cut == nil && tcp != nil {
+		socket.Abort(tcp) // before somebody takes it
+	}
 	l.secured.mu.Unlock()
 	if cut != nil {
 		cut()
-		return
-	}
-	if tcp := socket.TCP(conn); tcp != nil {
-		socket.Abort(tcp)
 	}
 }
