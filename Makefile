@@ -15,8 +15,12 @@ TESTTIMEOUT ?= 20m
 TESTFLAGS   ?=
 # Per fuzz target.
 FUZZTIME    ?= 20s
-# The Go benchmarks to run, a regular expression.
+# The Go benchmarks to run: a regular expression, where, and how often; OLD is
+# the bench-go.txt of an earlier run to compare with.
 BENCH       ?= .
+BENCHPKGS   ?= ./...
+BENCHCOUNT  ?= 6
+OLD         ?=
 # Flags of the comparison with other forwarders; -help lists them.
 BENCHFLAGS  ?=
 # What must compile.
@@ -98,8 +102,10 @@ bench-smoke: ## see in under a minute that the comparison still works
 	$(GO) run ./test/bench -smoke $(BENCHFLAGS)
 
 .PHONY: bench-go
-bench-go: ## run the Go benchmarks; BENCH=REGEXP chooses
-	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem ./...
+bench-go: ## run the Go benchmarks into bin/bench-go.txt; BENCH=REGEXP chooses, OLD=FILE compares
+	@mkdir -p bin
+	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -count=$(BENCHCOUNT) $(BENCHPKGS) | tee bin/bench-go.txt
+	$(TOOL) benchstat $(OLD) bin/bench-go.txt
 
 .PHONY: vuln
 vuln: ## look for known vulnerabilities in what the binary calls (asks vuln.go.dev)
