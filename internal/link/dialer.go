@@ -17,7 +17,8 @@ import (
 type Dialer struct {
 	// TLS returns the settings for a link to a proxy, and, when a handshake with
 	// them has failed, those for a second attempt, which may be the same for
-	// none. A nil TLS is plain TCP.
+	// none. A proxy's refusal comes behind the handshake: then the next link is
+	// the second attempt. A nil TLS is plain TCP.
 	TLS func(p Proxy, again bool) *tls.Config
 	// Explain may find a better error for a handshake of TLS that has failed.
 	Explain func(error) error

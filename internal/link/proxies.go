@@ -28,6 +28,7 @@ type proxy struct {
 	seen     time.Time
 	failure  *ohrouter.Failure
 	foreign  bool           // what listens there is no proxy, by its last answer
+	refused  bool           // it has refused to prove anything, or what this side has proved, since it last answered
 	takes    time.Duration  // the longest it takes to answer, as it said
 	address  netip.AddrPort // at which it was reached last
 	resolved time.Time      // when that was
@@ -86,22 +87,21 @@ func (p *proxy) learn(ms uint32) {
 func (p *proxy) answered(s ohrouter.ProxyState) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.state, p.seen, p.foreign = s, time.Now(), false
+	p.state, p.seen, p.foreign, p.refused = s, time.Now(), false, false
 }
 
 // failed makes an error of a handshake that was not completed. When that is
 // because ctx ended, it says nothing of the proxy.
 func (p *proxy) failed(ctx context.Context, err error) error {
 	e := &ohrouter.Error{Code: ohrouter.ProxyUnreachable, Err: err}
-	foreign := ohrouter.CodeOf(err) == ohrouter.InvalidRequest
-	explained, ok := errors.AsType[*ohrouter.Error](err)
+	foreign, refused := ohrouter.CodeOf(err) == ohrouter.InvalidRequest, ohrouter.CodeOf(err) == ohrouter.Unauthorized
 	switch {
 	case errors.Is(ctx.Err(), context.Canceled):
 		return fmt.Errorf("link to proxy %s: %w", p.Name, ctx.Err())
 	case foreign:
 		e.Message = fmt.Sprintf("%s answers, but not as an oh-router proxy; check the router's --proxy", p.where())
-	case ok && explained.Code == ohrouter.Unauthorized:
-		e.Message = fmt.Sprintf("no secure link to %s: %s", p.where(), explained.Message)
+	case refused:
+		e.Message = fmt.Sprintf("no secure link to %s: %s", p.where(), ohrouter.Message(err))
 	case hangsUp(err):
 		e.Message = fmt.Sprintf("%s hangs up without an answer; is it an oh-router proxy of this version?", p.where())
 	case isTimeout(err):
@@ -111,9 +111,16 @@ func (p *proxy) failed(ctx context.Context, err error) error {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.state, p.foreign = ohrouter.ProxyDown, foreign
+	p.state, p.foreign, p.refused = ohrouter.ProxyDown, foreign, p.refused || refused
 	p.failure = &ohrouter.Failure{Code: e.Code, Message: e.Message, At: time.Now()}
 	return e
+}
+
+// wasRefused tells whether the next handshake of TLS is a second attempt.
+func (p *proxy) wasRefused() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.refused
 }
 
 func (p *proxy) where() string {

@@ -19,7 +19,7 @@ func (d *Dialer) connect(ctx context.Context, p *proxy) (*Link, error) {
 	ctx, cancel := context.WithTimeout(ctx, Timeout)
 	defer cancel()
 	begin := time.Now()
-	conn, err := d.connectWith(ctx, p, false)
+	conn, err := d.connectWith(ctx, p, p.wasRefused())
 	if err != nil {
 		return nil, d.explain(err)
 	}

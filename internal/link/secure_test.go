@@ -221,6 +221,32 @@ func TestRefusalIsExplained(t *testing.T) {
 	f.states.gone(t)
 }
 
+// TestAttemptAfterARefusal has a proxy refuse what the first settings prove,
+// which the router learns when its handshake is over.
+func TestAttemptAfterARefusal(t *testing.T) {
+	c, other := newCerts(t), newCerts(t)
+	f := newFar(t, &c)
+	n := newNear(t, &c, Pool{}, f.Proxy)
+	first, again := c.client(), c.client()
+	first.Certificates = []tls.Certificate{other.router}
+	n.TLS = func(_ Proxy, second bool) *tls.Config {
+		if second {
+			return again
+		}
+		return first
+	}
+	n.Explain = func(error) error { return ohrouter.Errorf(ohrouter.Unauthorized, "explained") }
+	for i := range 4 {
+		l, err := n.Dial(t.Context(), Want{Session: "s-1", Target: database, Early: ahead("SELECT")})
+		if (err == nil) != (i%2 == 1) {
+			t.Fatalf("attempt %d: %v", i, err)
+		}
+		if err == nil {
+			f.carry(t, l, " 1", "SELECT 1")
+		}
+	}
+}
+
 // TestCut revokes the certificate of one of two proxies.
 func TestCut(t *testing.T) {
 	c := newCerts(t)
