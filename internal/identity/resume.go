@@ -41,9 +41,13 @@ func (c *Credentials) Links(proxy string) *Links {
 var errNotResumed = errors.New("the proxy does not resume the session")
 
 // Settings returns the settings of the next handshake; again tells that the one
-// before has failed.
+// before has failed. Then the session is forgotten: crypto/tls would resume it
+// for ever, also when it is what the proxy refuses.
 func (l *Links) Settings(again bool) *tls.Config {
-	if again || !l.sessions.some.Load() {
+	if again {
+		l.sessions.Put(domain, nil)
+	}
+	if !l.sessions.some.Load() {
 		return l.whole
 	}
 	return l.resumed
