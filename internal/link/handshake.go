@@ -88,7 +88,13 @@ func (h *Handshake) Link() *Link { return h.link }
 // payload was sent behind the hello. It returns nil when Dial may go on with
 // another proxy, else what Dial would return.
 func (h *Handshake) Failed(err error, gave bool) error {
-	if h.failed(context.Background(), err, gave) {
+	p, bound, said := h.link.proxy, h.bound, h.said
+	again := h.failed(context.Background(), err, gave)
+	if !p.literal && !said && !gave { // its name may lead elsewhere by now: Dial asks
+		p.forget()
+		h.rest, h.bound, again = append([]*proxy{p}, h.rest...), bound, true
+	}
+	if again {
 		return nil
 	}
 	return h.failure()

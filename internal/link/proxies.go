@@ -41,7 +41,16 @@ const addressFresh = 5 * time.Second
 func (p *proxy) reached(at netip.AddrPort) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.address, p.resolved = at, time.Now()
+	if at.Addr().Zone() == "" {
+		p.address, p.resolved = at, time.Now()
+	}
+}
+
+// forget makes the next one to connect ask a name server.
+func (p *proxy) forget() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.resolved = time.Time{}
 }
 
 // at returns where to connect without asking a name server, the zero AddrPort

@@ -131,7 +131,7 @@ func (s *session) Failed(c relay.Conn, f relay.Failure) {
 		s.req = nil
 	case isTimeout(f.Err):
 		c.Abort()
-		s.refused(link.Refused(p.ctx, f.Err))
+		p.wg.Go(func() { s.refused(link.Refused(p.ctx, f.Err)) }) // a log may be slow, and this is a loop
 		s.end()
 		return
 	}

@@ -124,7 +124,7 @@ func (l *Listener) ready() bool {
 
 // pause stops accepting until resume is called as often. The caller holds mu.
 func (l *Listener) pause() {
-	if l.paused++; l.paused == 1 && !l.closed {
+	if l.paused++; l.paused == 1 && !l.closed && l.tcp == nil {
 		l.engine.loops.unwatch(l)
 	}
 }
@@ -136,10 +136,13 @@ func (l *Listener) resume() {
 	if l.paused--; l.paused > 0 || l.closed {
 		return
 	}
+	if l.tcp != nil {
+		l.resumed.Broadcast()
+		return
+	}
 	if err := l.engine.loops.rewatch(l); err != nil {
 		l.failed(err)
 	}
-	l.resumed.Broadcast()
 }
 
 // failed pauses the listener for a moment because of an error. The caller

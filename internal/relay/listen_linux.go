@@ -41,7 +41,10 @@ func (ls *loops) listen(l *Listener, ln *net.TCPListener) (taken bool, err error
 		return false, nil
 	}
 	ls.listeners.Store(int32(l.raw.fd), l)
-	if err := ls.rewatch(l); err != nil {
+	l.mu.Lock() // one loop may accept, and pause, before the next has it
+	err = ls.rewatch(l)
+	l.mu.Unlock()
+	if err != nil {
 		ls.unlisten(l)
 		return false, err
 	}
@@ -98,6 +101,9 @@ func (l *Listener) next(lo *loop) (c Conn, ok bool) {
 		case err == nil:
 			if !l.failing {
 				l.backoff.Succeeded()
+			}
+			if fd >= len(lo.ends) {
+				lo = nil // there is no place for it on a loop
 			}
 			return Conn{Remote: from, raw: rawConn{loop: lo, fd: fd}}, true
 		case errors.Is(err, unix.EAGAIN):

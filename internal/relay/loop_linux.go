@@ -55,7 +55,7 @@ func newLoop(ls *loops) (*loop, error) {
 		return nil, fmt.Errorf("create eventfd: %w", err)
 	}
 	l := &loop{loops: ls, epoll: epoll, wakeup: wakeup, losing: make(map[*pair]struct{}), opening: make(map[*pair]struct{})}
-	if err := l.watch(unix.EPOLL_CTL_ADD, wakeup, unix.EPOLLIN); err != nil {
+	if err := l.watch(unix.EPOLL_CTL_ADD, wakeup, unix.EPOLLIN, 0); err != nil {
 		l.free()
 		return nil, err
 	}
@@ -67,20 +67,20 @@ func (l *loop) free() {
 	_ = unix.Close(l.epoll)
 }
 
-func (l *loop) watch(op, fd int, events uint32) error {
-	return socket.Watch(l.epoll, op, fd, events, 0)
+func (l *loop) watch(op, fd int, events uint32, serial int32) error {
+	return socket.Watch(l.epoll, op, fd, events, serial)
 }
 
 // inEvents are what every descriptor is registered for, once. That writing is
 // possible is asked for when it first was not.
 const inEvents = unix.EPOLLIN | unix.EPOLLPRI | unix.EPOLLRDHUP | unix.EPOLLET
 
-// watchWriting asks for the event that writing to fd is possible again. The
+// watchWriting asks for the event that writing to e is possible again. The
 // thread may have the first end of a pair while the second is being registered.
-func (l *loop) watchWriting(fd int) error {
+func (l *loop) watchWriting(e *end) error {
 	l.registering.Lock()
 	defer l.registering.Unlock()
-	return l.watch(unix.EPOLL_CTL_MOD, fd, inEvents|unix.EPOLLOUT)
+	return l.watch(unix.EPOLL_CTL_MOD, e.fd, inEvents|unix.EPOLLOUT, e.serial)
 }
 
 // add hands a pair to the loop's thread, which has it, and may end it, from the
@@ -89,17 +89,18 @@ func (l *loop) add(p *pair) error {
 	l.registering.Lock()
 	defer l.registering.Unlock()
 	p.loop.Store(l)
-	fd, events := [2]int{}, [2]uint32{}
+	fd, events, serials := [2]int{}, [2]uint32{}, [2]int32{}
 	for i := range p.ends {
-		fd[i], events[i] = p.ends[i].fd, p.ends[i].events()
+		p.ends[i].serial = l.serial()
+		fd[i], events[i], serials[i] = p.ends[i].fd, p.ends[i].events(), p.ends[i].serial
 	}
 	for i := range p.ends { // from here on the ends are the thread's
 		l.ends[fd[i]].Store(&p.ends[i])
 	}
 	l.standing.Add(1)
-	err := l.watch(unix.EPOLL_CTL_ADD, fd[A], events[A])
+	err := l.watch(unix.EPOLL_CTL_ADD, fd[A], events[A], serials[A])
 	if err == nil {
-		if err := l.watch(unix.EPOLL_CTL_ADD, fd[B], events[B]); err != nil {
+		if err := l.watch(unix.EPOLL_CTL_ADD, fd[B], events[B], serials[B]); err != nil {
 			rawSession{p}.cut()
 		}
 		return nil
@@ -113,16 +114,16 @@ func (l *loop) add(p *pair) error {
 
 // enter registers one end of a pair that this thread has.
 func (l *loop) enter(e *end) error {
-	e.watched = true
+	e.watched, e.serial = true, l.serial()
 	l.ends[e.fd].Store(e)
-	return l.watch(unix.EPOLL_CTL_ADD, e.fd, e.events())
+	return l.watch(unix.EPOLL_CTL_ADD, e.fd, e.events(), e.serial)
 }
 
 // leave takes an end out again, whose descriptor stays open.
 func (l *loop) leave(e *end) {
 	l.ends[e.fd].Store(nil)
 	if e.watched {
-		_ = l.watch(unix.EPOLL_CTL_DEL, e.fd, 0) // fails only if it is not there
+		_ = l.watch(unix.EPOLL_CTL_DEL, e.fd, 0, 0) // fails only if it is not there
 		e.watched = false
 	}
 }
@@ -216,9 +217,8 @@ func (l *loop) happened(event *unix.EpollEvent) {
 		l.accept(event.Fd)
 	case int(event.Fd) != l.wakeup:
 		// A descriptor that an earlier event of this turn closed has no end any
-		// more, or that of a new session with the same number, which can bear
-		// an event too many.
-		if e := l.ends[event.Fd].Load(); e != nil && e.pair.on() == l {
+		// more, or that of a new session with the same number.
+		if e := l.ends[event.Fd].Load(); e != nil && e.pair.on() == l && e.serial == event.Pad {
 			e.happened(event.Events)
 		}
 	}

@@ -17,7 +17,13 @@ type loops struct {
 	all       []*loop
 	ends      []atomic.Pointer[end] // by descriptor; an event looks its end up here
 	listeners sync.Map              // *Listener by its descriptor, an int32
+	serials   atomic.Uint32         // the latest of an end
 }
+
+// serial returns what stands beside an end's descriptor in its events: numbers
+// of descriptors are given away again, also while events of the former owner
+// wait. It is more than [isListener].
+func (ls *loops) serial() int32 { return int32(ls.serials.Add(1)%(1<<30)) + isListener + 1 }
 
 // maxDescriptor bounds the table of ends, 8 bytes each and touched only where
 // used. Sessions with higher descriptors run Pipe.

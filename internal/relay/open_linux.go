@@ -23,13 +23,14 @@ type opening struct {
 	answerer Answerer       // of Forward, else nil
 	sockets  socket.Options // of b
 
-	stage   stage
-	until   time.Time     // when the stage has to be over
-	within  time.Duration // how long the next one may take
-	read    []byte        // what was taken from a
-	said    bool          // b was sent something
-	unsaid  []byte        // what it is still to be sent
-	partial []byte        // of b's answer
+	stage    stage
+	until    time.Time     // when the stage has to be over
+	within   time.Duration // how long the next one may take
+	answerBy time.Time     // when b has to have answered; zero while it was not told all
+	read     []byte        // what was taken from a
+	said     bool          // b was sent something
+	unsaid   []byte        // what it is still to be sent
+	partial  []byte        // of b's answer
 }
 
 // stage is what an opening waits for.
@@ -154,6 +155,8 @@ func (p *pair) opened(e *end, events uint32) {
 	case err != nil && e.side == A:
 		p.lostEnd(e, err)
 		p.abort()
+	case err != nil && p.opening.stage == answering:
+		p.lastWords(err)
 	case err != nil:
 		p.fail(err)
 	case p.opening.stage == asking:
@@ -164,11 +167,28 @@ func (p *pair) opened(e *end, events uint32) {
 		p.connected()
 	case p.opening.stage == connecting:
 		p.say(p.opening.unsaid)
+		if !p.over && p.opening.stage == answering && e.readable {
+			p.hear() // it has spoken already
+		}
 	default:
 		p.hear()
 	}
 	if !p.over && p.opening != nil {
 		p.watch()
+	}
+}
+
+// lastWords takes what b has said before it was lost: an answer may be among
+// it.
+func (p *pair) lastWords(err error) {
+	p.hear()
+	switch {
+	case p.over:
+	case p.opening != nil:
+		p.fail(err)
+	default:
+		p.lostEnd(&p.ends[B], err)
+		p.pump()
 	}
 }
 
@@ -238,14 +258,20 @@ func (p *pair) say(b []byte) {
 			b = b[n:]
 		case errors.Is(err, unix.EAGAIN): // it is not connected yet, or very full
 			o.unsaid = slices.Clone(b)
+			if e := &p.ends[B]; e.watched && !e.outEvent {
+				p.blocked(e)
+			}
 			return
 		default:
 			p.fail(os.NewSyscallError("write", err))
 			return
 		}
 	}
-	o.unsaid = nil
-	o.stage, o.until = answering, time.Now().Add(o.within)
+	o.unsaid, o.stage = nil, answering
+	if o.answerBy.IsZero() { // what a says later gives no more time
+		o.answerBy = time.Now().Add(o.within)
+	}
+	o.until = o.answerBy
 }
 
 // sayMore sends b what a has said meanwhile, as far as it can be kept for

@@ -46,6 +46,7 @@ type end struct {
 	side Side
 
 	secure *secure // nil without TLS
+	serial int32   // of its registration
 
 	watched  bool  // registered with the loop
 	readable bool  // reading may give something
@@ -290,7 +291,7 @@ func (p *pair) blocked(o *end) {
 		return
 	}
 	o.outEvent = true
-	if err := p.on().watchWriting(o.fd); err != nil {
+	if err := p.on().watchWriting(o); err != nil {
 		p.lostEnd(o, err)
 	}
 }

@@ -157,7 +157,7 @@ func (s *session) Failed(client relay.Conn, f relay.Failure) {
 	r := s.binding.router
 	s.early = f.Read
 	r.mu.Lock()
-	s.calling = false
+	s.calling, s.carried = false, nil // a cut is for who dials now
 	r.mu.Unlock()
 	if err := s.handshake.Failed(f.Err, f.Said && len(f.Read) > 0); err != nil {
 		client.Abort()
