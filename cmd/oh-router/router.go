@@ -100,7 +100,7 @@ func startRouter(ctx context.Context, p *process, proxies []link.Proxy, budget s
 		return nil, err
 	}
 	s.registry = registry.New(registry.Config{
-		PortLow: cfg.Ports.Low, PortHigh: cfg.Ports.High, IdleTimeout: cfg.IdleTimeout, Quarantine: cfg.Quarantine, Store: s.records(),
+		PortLow: cfg.Ports.Low, PortHigh: cfg.Ports.High, IdleTimeout: cfg.IdleTimeout, Quarantine: cfg.Quarantine, Store: s.records(), NeedAllow: s.exposed(),
 		Listeners: s.router, Owners: tokens, KnowsProxy: s.dialer.Knows, Audit: p.audit, Log: p.log, Metrics: p.metrics,
 	})
 	if err := s.registry.Restore(ctx); err != nil {
@@ -108,7 +108,7 @@ func startRouter(ctx context.Context, p *process, proxies []link.Proxy, budget s
 	}
 	apiConfig := api.Config{
 		Bindings: s.registry, Sessions: s.router, Proxies: s.dialer.Proxies, Advertise: cfg.Advertise,
-		Access: tokens, Hosts: s.hosts(), OpenMetrics: cfg.OpenMetrics, AllowRequester: !cfg.Listen.Addr().IsLoopback(),
+		Access: tokens, Hosts: s.hosts(), OpenMetrics: cfg.OpenMetrics, AllowRequester: s.exposed(),
 		Parts: s.parts, Metrics: p.metricsHandler(), Audit: p.audit, Log: p.log,
 	}
 	s.trust.serve(&apiConfig)
@@ -131,10 +131,16 @@ func (s *routerServer) hosts() []string {
 	return names
 }
 
+// exposed tells whether other machines reach the API, or mapped ports.
+func (s *routerServer) exposed() bool {
+	cfg := s.p.cfg.Router
+	return !cfg.Listen.Addr().IsLoopback() || !cfg.BindAddress.IsLoopback()
+}
+
 // openTokens returns the tokens of the state directory. Beyond loopback every
 // call needs one, unless the operator says that something else protects it.
 func (s *routerServer) openTokens(ctx context.Context) (*access.Tokens, error) {
-	cfg := access.Config{Required: !s.p.cfg.Router.Listen.Addr().IsLoopback() && !s.p.cfg.Insecure}
+	cfg := access.Config{Required: s.exposed() && !s.p.cfg.Insecure}
 	if s.store != nil {
 		cfg.Store = s.store
 	}
@@ -197,7 +203,12 @@ func (s *routerServer) reload(cfg config.Config) {
 	is, was := cfg.Router, s.p.cfg.Router
 	s.registry.Reconfigure(is.IdleTimeout, is.Quarantine)
 	s.router.SetPark(is.Park)
-	if is.Proxies != nil {
+	p := s.p.cfg
+	same := cfg.Certificate == p.Certificate && cfg.LinkSecurity == p.LinkSecurity && cfg.Insecure == p.Insecure
+	switch {
+	case !same: // what was checked of the proxies holds for links as they will be
+		s.p.log.Warn("proxies not reloaded: how links are secured has changed, which needs a restart")
+	case is.Proxies != nil:
 		s.dialer.SetProxies(proxyList(is.Proxies))
 	}
 	s.p.needRestart(map[string]bool{

@@ -67,7 +67,7 @@ func (g *guard) protect(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		who, p := g.admit(r)
 		from, err := netip.ParseAddrPort(r.RemoteAddr)
-		by := audit.Caller{Token: who.Owner(), Name: who.Name(), From: from, Call: r.Method + " " + r.URL.Path}
+		by := audit.Caller{Token: who.Owner(), Name: who.Name(), From: from, Call: r.Method + " " + loggable(r)}
 		if p != nil && !g.public(r.URL.Path) {
 			g.audit.Record(audit.Entry{Event: audit.CallDenied, By: by, Code: p.Code, Reason: p.Detail})
 			refuse(w, r, p)
@@ -170,11 +170,11 @@ func (g *guard) fromOtherSite(r *http.Request) bool {
 	if !strings.HasPrefix(r.URL.Path, routePrefix) {
 		return g.crossOrigin.Check(r) != nil
 	}
-	if r.Method == http.MethodGet && r.Header.Get("Sec-Fetch-Site") == "" {
+	if (r.Method == http.MethodGet || r.Method == http.MethodHead) && r.Header.Get("Sec-Fetch-Site") == "" {
 		// Without encryption and beyond loopback, browsers send neither of the
 		// headers that Check looks at with a GET. They say their languages
-		// always; programs do not, or say "*".
-		if l := r.Header.Get("Accept-Language"); l != "" && l != "*" {
+		// and names always; programs do not, or say "*".
+		if l := r.Header.Get("Accept-Language"); l != "" && l != "*" || strings.HasPrefix(r.UserAgent(), "Mozilla/") {
 			return true
 		}
 	}

@@ -94,18 +94,28 @@ func observe(log *slog.Logger, next http.Handler) http.Handler {
 				if err, ok := v.(error); ok && errors.Is(err, http.ErrAbortHandler) {
 					panic(v)
 				}
-				log.Error("API handler panicked", "path", clip(audit.Hide(r.URL.Path)), "panic", v, "stack", string(debug.Stack()))
+				log.Error("API handler panicked", "path", loggable(r), "panic", v, "stack", string(debug.Stack()))
 				if a.status != 0 {
 					panic(http.ErrAbortHandler) // half an answer must not look like a whole one
 				}
 				fail(a, r, problemFor(fmt.Errorf("panic: %v", v)))
 			}
-			log.Debug("API request", "method", r.Method, "path", clip(audit.Hide(r.URL.Path)), "status", a.status,
+			if !log.Enabled(r.Context(), slog.LevelDebug) {
+				return
+			}
+			log.Debug("API request", "method", r.Method, "path", loggable(r), "status", a.status,
 				"duration", time.Since(start), "client", r.RemoteAddr)
 		}()
 		next.ServeHTTP(a, r)
 	})
 }
+
+// loggable returns a call's path for a log: without tokens that somebody has put
+// there, and not much of it.
+func loggable(r *http.Request) string { return clip(audit.Hide(r.URL.Path[:min(len(r.URL.Path), maxLogged)])) }
+
+// maxLogged is how much of a path is looked at for a log.
+const maxLogged = 1 << 10
 
 // bounded reads the body before anything else is done: within a limit and a
 // deadline, and whole, so that a handler never waits for a client. It refuses

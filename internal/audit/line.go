@@ -137,18 +137,25 @@ func appendEscape(b []byte, r rune) []byte {
 // Hide returns s without what follows the beginning of a token, API or
 // enrolment: somebody may have put one where it does not belong.
 func Hide(s string) string {
-	for _, prefix := range []string{"ohr_", "ohe_"} {
-		for from := 0; ; {
-			i := strings.Index(s[from:], prefix)
-			if i < 0 {
+	var b strings.Builder
+	for {
+		i := strings.Index(s, "oh")
+		for i >= 0 && !strings.HasPrefix(s[i:], "ohr_") && !strings.HasPrefix(s[i:], "ohe_") {
+			next := strings.Index(s[i+2:], "oh")
+			if next < 0 {
+				i = -1
 				break
 			}
-			from += i + len(prefix)
-			rest := strings.TrimLeftFunc(s[from:], inToken)
-			s = s[:from] + "…" + rest
+			i += 2 + next
 		}
+		if i < 0 {
+			b.WriteString(s)
+			return b.String()
+		}
+		b.WriteString(s[:i+len("ohr_")])
+		b.WriteString("…")
+		s = strings.TrimPrefix(strings.TrimLeftFunc(s[i+len("ohr_"):], inToken), "…") // hidden already
 	}
-	return s
 }
 
 func inToken(r rune) bool {

@@ -111,7 +111,8 @@ func (a *Authority) Enrol(ctx context.Context, e ohrouter.Enrolment) (ohrouter.C
 		return ohrouter.Certificate{}, fmt.Errorf("use an enrolment token: %w", err)
 	}
 	spent := ohrouter.Certificate{Proxy: i.Proxy}
-	switch at, revoked := a.revocations.last(i.Proxy); {
+	at, revoked := a.revocations.last(i.Proxy)
+	switch {
 	case !i.UsedAt.IsZero():
 		return spent, tokenError(ErrTokenUsed,
 			"the enrolment token for %s was used at %s already: if that was not you, revoke %s; then make another token", i.Proxy, stamp(i.UsedAt), i.Proxy)
@@ -120,38 +121,44 @@ func (a *Authority) Enrol(ctx context.Context, e ohrouter.Enrolment) (ohrouter.C
 	case revoked && !i.CreatedAt.After(at):
 		return spent, tokenError(ErrRevoked, "the enrolment token for %s was made before %s was revoked: make another one", i.Proxy, i.Proxy)
 	}
-	return a.sign(i.Proxy, key)
+	return a.sign(i.Proxy, key, at)
 }
 
 // Renew gives a proxy that has proved who it is by leaf, the certificate of its
 // connection, one for another key. The error has [ErrRevoked] in its chain if
 // that is why not.
 func (a *Authority) Renew(leaf *x509.Certificate, e ohrouter.Enrolment) (ohrouter.Certificate, error) {
+	id, err := Of(leaf)
+	if err != nil {
+		return ohrouter.Certificate{}, err
+	}
+	at, _ := a.revocations.last(id.Name)
 	// The connection may be older than what has ended the certificate.
 	state := tls.ConnectionState{Version: tls.VersionTLS13, PeerCertificates: []*x509.Certificate{leaf}}
 	if err := a.trust.check(state, demand{role: Proxy, usage: x509.ExtKeyUsageClientAuth}, a.revocations.Revoked); err != nil {
-		return ohrouter.Certificate{}, err
-	}
-	id, err := Of(leaf)
-	if err != nil {
 		return ohrouter.Certificate{}, err
 	}
 	key, err := request(e)
 	if err != nil {
 		return ohrouter.Certificate{}, err
 	}
-	return a.sign(id.Name, key)
+	return a.sign(id.Name, key, at)
 }
 
-// sign makes the certificate of a proxy.
-func (a *Authority) sign(proxy string, key crypto.PublicKey) (ohrouter.Certificate, error) {
+// sign makes the certificate of a proxy whose right to it was checked when it
+// had last been revoked at that time; zero for never. A revocation since then
+// must not be outlived.
+func (a *Authority) sign(proxy string, key crypto.PublicKey, at time.Time) (ohrouter.Certificate, error) {
 	o := order{id: ID{Proxy, proxy}, key: key, life: ProxyLife}
-	if at, ok := a.revocations.last(proxy); ok {
+	if !at.IsZero() {
 		o.notBefore = reinstated(at)
 	}
 	leaf, err := a.ca.issue(o)
 	if err != nil {
 		return ohrouter.Certificate{}, fmt.Errorf("sign the certificate of %s: %w", proxy, err)
+	}
+	if now, _ := a.revocations.last(proxy); !now.Equal(at) {
+		return ohrouter.Certificate{Proxy: proxy}, tokenError(ErrRevoked, "%s was revoked: invite it again if it is to come back", proxy)
 	}
 	return ohrouter.Certificate{
 		Proxy:       proxy,

@@ -74,9 +74,12 @@ type Config struct {
 	Listeners         Listeners              // who opens the ports
 	Owners            Owners                 // whose bindings may be; nil: anybody's, without limits
 	KnowsProxy        func(name string) bool // is it a configured proxy's name? nil: any is
-	Audit             *audit.Log             // nil: none
-	Log               *slog.Logger           // nil: no log
-	Metrics           prometheus.Registerer  // nil: no metrics
+	// NeedAllow drops stored bindings without an allow list: they are of a time
+	// when only this machine reached their ports.
+	NeedAllow bool
+	Audit     *audit.Log            // nil: none
+	Log       *slog.Logger          // nil: no log
+	Metrics   prometheus.Registerer // nil: no metrics
 }
 
 // Registry is the set of bindings. Its methods are safe for concurrent use.

@@ -61,6 +61,8 @@ func (r *Registry) restore(ctx context.Context, rec *Record, now time.Time) erro
 		dropped, endedAt = "its ttl has ended", b.kept.ExpiresAt
 	case revoked != nil:
 		dropped = "its owner's token has ended or was revoked"
+	case r.cfg.NeedAllow && len(b.kept.Allow) == 0:
+		dropped = "it has no allow list, and its port would be in reach of other machines: bind it again"
 	case !r.ports.contains(rec.Port):
 		dropped = "its port is outside " + r.ports.String()
 	case r.byClaim[b.claim] != nil:
