@@ -110,7 +110,9 @@ func TestOtherSite(t *testing.T) {
 		{oldBind, []string{"Origin", "https://attacker.example"}, 403},
 		{oldBind, []string{"Accept-Language", "de-DE,de;q=0.5"}, 403}, // an image on a page, without TLS
 		{oldBind, []string{"Accept-Language", "*"}, 200},              // a program
+		{oldBind, []string{"Accept-Language", "*", "User-Agent", "Mozilla/5.0"}, 403}, // a page may set that
 		{"HEAD /route/bind/a/1", []string{"Sec-Fetch-Site", "cross-site"}, 403},
+		{"HEAD /route/bind/a/1", []string{"Accept-Language", "de"}, 403},
 		{"POST /route/bind/a/1", []string{"Origin", "https://attacker.example"}, 403},
 		{read, []string{"Accept-Language", "de"}, 200},
 		{read, []string{"Sec-Fetch-Site", "cross-site"}, 200}, // the page cannot see the answer

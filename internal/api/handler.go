@@ -112,7 +112,9 @@ func observe(log *slog.Logger, next http.Handler) http.Handler {
 
 // loggable returns a call's path for a log: without tokens that somebody has put
 // there, and not much of it.
-func loggable(r *http.Request) string { return clip(audit.Hide(r.URL.Path[:min(len(r.URL.Path), maxLogged)])) }
+func loggable(r *http.Request) string {
+	return clip(audit.Hide(r.URL.Path[:min(len(r.URL.Path), maxLogged)]))
+}
 
 // maxLogged is how much of a path is looked at for a log.
 const maxLogged = 1 << 10

@@ -334,6 +334,19 @@ func TestRevoke(t *testing.T) {
 	}
 }
 
+// A revocation between the check and the signature is not outlived.
+func TestSignedWhileRevoked(t *testing.T) {
+	a, _, _ := authority(t)
+	_, key := ask(t, "")
+	checked, _ := a.revocations.last("east")
+	if err := a.revocations.Revoke(t.Context(), "east"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.sign("east", key.Public(), checked); !errors.Is(err, ErrRevoked) {
+		t.Errorf("sign = %v, want %v", err, ErrRevoked)
+	}
+}
+
 func TestRenew(t *testing.T) {
 	a, state, _ := authority(t)
 	router := opened(t, Config{Files: In(state, Router), Role: Router})

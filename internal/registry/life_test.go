@@ -2,6 +2,7 @@ package registry_test
 
 import (
 	"fmt"
+	"net/netip"
 	"testing"
 	"time"
 
@@ -418,6 +419,20 @@ func TestManyBindingsExpire(t *testing.T) {
 			if n := len(w.Bindings()); n != left {
 				t.Fatalf("%d bindings are left, want %d", n, left)
 			}
+		}
+	})
+}
+
+// What was bound while only this machine reached the ports must not be open to
+// everybody when others do.
+func TestRestoreWhereOthersReachThePorts(t *testing.T) {
+	inBubble(t, nil, func(t *testing.T, w *world) {
+		w.mustBind("a:1", nil)
+		b := w.mustBind("b:1", func(s *ohrouter.BindingSpec) { s.Allow = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")} })
+		w.config.NeedAllow = true
+		w.restart()
+		if got := w.Bindings(); len(got) != 1 || got[0].ID != b.ID {
+			t.Errorf("restored %v, want the one with an allow list alone", got)
 		}
 	})
 }
