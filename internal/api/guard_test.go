@@ -108,8 +108,8 @@ func TestOtherSite(t *testing.T) {
 		{oldBind, []string{"Sec-Fetch-Site", "cross-site"}, 403},
 		{oldBind, []string{"Sec-Fetch-Site", "same-site"}, 403},
 		{oldBind, []string{"Origin", "https://attacker.example"}, 403},
-		{oldBind, []string{"Accept-Language", "de-DE,de;q=0.5"}, 403}, // an image on a page, without TLS
-		{oldBind, []string{"Accept-Language", "*"}, 200},              // a program
+		{oldBind, []string{"Accept-Language", "de-DE,de;q=0.5"}, 403},                 // an image on a page, without TLS
+		{oldBind, []string{"Accept-Language", "*"}, 200},                              // a program
 		{oldBind, []string{"Accept-Language", "*", "User-Agent", "Mozilla/5.0"}, 403}, // a page may set that
 		{"HEAD /route/bind/a/1", []string{"Sec-Fetch-Site", "cross-site"}, 403},
 		{"HEAD /route/bind/a/1", []string{"Accept-Language", "de"}, 403},
