@@ -111,7 +111,7 @@ func startRouter(ctx context.Context, p *process, proxies []link.Proxy, budget s
 		Access: tokens, Hosts: s.hosts(), OpenMetrics: cfg.OpenMetrics, AllowRequester: s.exposed(),
 		Parts: s.parts, Metrics: p.metricsHandler(), Audit: p.audit, Log: p.log,
 	}
-	s.trust.serve(&apiConfig)
+	s.trust.serve(&apiConfig, s.dialer.TLS != nil)
 	handler, err := api.New(apiConfig)
 	if err != nil {
 		return nil, err

@@ -85,12 +85,12 @@ func (t *trust) https() *tls.Config {
 }
 
 // serve lets the API enrol, renew and revoke, and be called by the names in the
-// certificate.
-func (t *trust) serve(c *api.Config) {
+// certificate. secured tells whether links use TLS.
+func (t *trust) serve(c *api.Config, secured bool) {
 	if t.authority != nil {
 		c.Authority = t.authority
 	}
-	if t.revocations != nil {
+	if t.revocations != nil && secured { // else links have no certificates, and nothing would end
 		c.Revoke = t.revocations.Revoke
 	}
 	if t.credentials != nil {

@@ -84,9 +84,8 @@ func (r *Router) discard(gone ...*parkedLink) {
 }
 
 // Open listens on b's port, or, when b is open already, applies what may have
-// changed: sessions of clients that are not in its allow list any more are cut.
-// An error that wraps syscall.EADDRINUSE means that another program has the
-// port.
+// changed to sessions that begin from now on. An error that wraps
+// syscall.EADDRINUSE means that another program has the port.
 func (r *Router) Open(b ohrouter.Binding) error {
 	if r.apply(b) {
 		return nil
