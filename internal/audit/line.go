@@ -2,6 +2,7 @@ package audit
 
 import (
 	"net/netip"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -136,28 +137,7 @@ func appendEscape(b []byte, r rune) []byte {
 
 // Hide returns s without what follows the beginning of a token, API or
 // enrolment: somebody may have put one where it does not belong.
-func Hide(s string) string {
-	var b strings.Builder
-	for {
-		i := strings.Index(s, "oh")
-		for i >= 0 && !strings.HasPrefix(s[i:], "ohr_") && !strings.HasPrefix(s[i:], "ohe_") {
-			next := strings.Index(s[i+2:], "oh")
-			if next < 0 {
-				i = -1
-				break
-			}
-			i += 2 + next
-		}
-		if i < 0 {
-			b.WriteString(s)
-			return b.String()
-		}
-		b.WriteString(s[:i+len("ohr_")])
-		b.WriteString("…")
-		s = strings.TrimPrefix(strings.TrimLeftFunc(s[i+len("ohr_"):], inToken), "…") // hidden already
-	}
-}
+func Hide(s string) string { return secret.ReplaceAllString(s, "$1…") }
 
-func inToken(r rune) bool {
-	return r < utf8.RuneSelf && (unicode.IsLetter(r) || unicode.IsDigit(r) || r == '_' || r == '-' || r == '%')
-}
+// secret is what begins like a token, and may be hidden already.
+var secret = regexp.MustCompile(`(oh[re]_)[A-Za-z0-9_%-]*…?`)

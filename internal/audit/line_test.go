@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 	"unicode"
+	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -99,6 +100,12 @@ func FuzzText(f *testing.F) {
 			}
 		}
 	})
+}
+
+// inToken tells whether a token may have r behind its prefix, or a URL in place
+// of it.
+func inToken(r rune) bool {
+	return r < utf8.RuneSelf && (unicode.IsLetter(r) || unicode.IsDigit(r) || r == '_' || r == '-' || r == '%')
 }
 
 func TestEventsAreNamed(t *testing.T) {
