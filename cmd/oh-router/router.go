@@ -137,8 +137,8 @@ func (s *routerServer) exposed() bool {
 	return !cfg.Listen.Addr().IsLoopback() || !cfg.BindAddress.IsLoopback()
 }
 
-// openTokens returns the tokens of the state directory. Beyond loopback every
-// call needs one, unless the operator says that something else protects it.
+// openTokens returns the tokens of the state directory. Where other machines
+// reach the API or mapped ports every call needs one, unless the operator says that something else protects it.
 func (s *routerServer) openTokens(ctx context.Context) (*access.Tokens, error) {
 	cfg := access.Config{Required: s.exposed() && !s.p.cfg.Insecure}
 	if s.store != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -64,15 +65,19 @@ func (p *process) explain(err error) error {
 // links returns the TLS settings of links to each proxy, which it keeps: they
 // hold the sessions that make handshakes short.
 func (t *trust) links() func(p link.Proxy, again bool) *tls.Config {
-	var kept keeper[link.Proxy, *identity.Links]
+	var mu sync.Mutex // guards kept
+	kept := make(map[link.Proxy]*identity.Links)
 	return func(p link.Proxy, again bool) *tls.Config {
-		return kept.get(p, func() *identity.Links {
+		mu.Lock()
+		defer mu.Unlock()
+		if kept[p] == nil {
 			name := p.Name
 			if name == p.Address {
 				name = "" // it was given none: any proxy of the CA will do
 			}
-			return t.credentials.Links(name)
-		}).Settings(again)
+			kept[p] = t.credentials.Links(name)
+		}
+		return kept[p].Settings(again)
 	}
 }
 
