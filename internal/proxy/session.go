@@ -98,7 +98,7 @@ func (s *session) Asked(b []byte) (n int, to netip.AddrPort, err error) {
 	if n == 0 {
 		return 0, to, nil
 	}
-	w := way{req.Session, req.Target, netip.AddrPortFrom(req.Target.Addr().Unmap(), req.Target.Port), p.allow.Load()}
+	w := way{req.Session, req.Target, literal(req.Target), p.allow.Load()}
 	if !w.at.IsValid() || !w.allow.Permits(w.target, w.at.Addr()) || p.mayBeOwn(w.at) || !p.begin(s, w) {
 		req.Close()
 		return 0, to, errElsewhere
@@ -111,8 +111,12 @@ func (s *session) Asked(b []byte) (n int, to netip.AddrPort, err error) {
 func (s *session) Connected() []byte {
 	s.proxy.dialSeconds.Observe(time.Since(s.dialed).Seconds())
 	s.recordOpened()
-	return s.req.Answer(netip.AddrPortFrom(s.req.Target.Addr().Unmap(), s.req.Target.Port))
+	return s.req.Answer(literal(s.req.Target))
 }
+
+// literal returns the address that a target is; one that is not valid for a
+// name.
+func literal(t ohrouter.Target) netip.AddrPort { return netip.AddrPortFrom(t.Addr().Unmap(), t.Port) }
 
 // Failed takes the link back from its loop. A goroutine reads the request
 // again and does with it what the loop could not.
@@ -125,8 +129,7 @@ func (s *session) Failed(c relay.Conn, f relay.Failure) {
 	switch {
 	case s.req != nil:
 		p.dialSeconds.Observe(time.Since(s.dialed).Seconds())
-		t := s.req.Target
-		notConnected = p.dialError(t, netip.AddrPortFrom(t.Addr().Unmap(), t.Port), f.Err)
+		notConnected = p.dialError(s.req.Target, literal(s.req.Target), f.Err)
 		s.req.Close()
 		s.req = nil
 	case isTimeout(f.Err):
