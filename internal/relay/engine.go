@@ -10,9 +10,9 @@ import (
 )
 
 // Engine accepts connections, opens sessions and carries them. On Linux those
-// between two plain TCP connections run on a few event loops and have no
-// goroutine of their own; all others, and those of an engine that [NewEngine]
-// has not made, run [Pipe].
+// over TCP, and over TLS over TCP, run on a few event loops and have no goroutine
+// of their own; all others, and those of an engine that [NewEngine] has not made,
+// run [Pipe].
 type Engine struct {
 	loops loops
 
