@@ -1,0 +1,187 @@
+package relay
+
+import (
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ohrouter/oh-router/internal/socket"
+)
+
+// asker asks for a connection to an address, whatever it is told.
+type asker struct {
+	to                       netip.AddrPort
+	asked, connected, failed chan struct{}
+	ended                    chan End
+}
+
+func newAsker(to netip.AddrPort) *asker {
+	return &asker{to, make(chan struct{}), make(chan struct{}), make(chan struct{}), make(chan End, 1)}
+}
+
+func (s *asker) Asked(b []byte) (int, netip.AddrPort, error) { close(s.asked); return len(b), s.to, nil }
+func (s *asker) Connected() []byte                           { close(s.connected); return []byte("connected") }
+func (s *asker) Answered(b []byte) (int, error)              { return len("answer"), nil }
+func (s *asker) Ended(e End)                                 { s.ended <- e }
+func (s *asker) Failed(a Conn, _ Failure)                    { a.Abort(); close(s.failed) }
+
+// accepting returns the address at which an engine with one loop accepts.
+func accepting(t *testing.T, e *Engine, accepted func(Conn)) string {
+	t.Helper()
+	l, err := socket.Options{}.Listen(t.Context(), "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ln, err := e.Listen(l, Accept{Log: slog.New(slog.DiscardHandler), Accepted: accepted})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(e.Close)
+	t.Cleanup(ln.Close)
+	return ln.Addr.String()
+}
+
+func engine(t *testing.T) *Engine {
+	t.Helper()
+	e, err := NewEngine(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return e
+}
+
+func dial(t *testing.T, at string) net.Conn {
+	t.Helper()
+	c, err := net.Dial("tcp", at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	c.SetDeadline(time.Now().Add(30 * time.Second))
+	return c
+}
+
+// An event of a descriptor's former owner must not tell its new one that it is
+// connected.
+func TestEventOfAFormerOwner(t *testing.T) {
+	full, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(full)
+	if err := unix.Bind(full, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Listen(full, 0); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 { // nobody accepts: who is behind the first waits for ever
+		fd, err := socket.Options{}.Connect(socket.LocalAt(full), socket.Either)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Close(fd)
+	}
+	s, sessions := newAsker(socket.LocalAt(full)), make(chan *Session, 1)
+	at := accepting(t, engine(t), func(c Conn) {
+		sessions <- c.Serve(Terms{AskWithin: time.Minute, ConnectWithin: time.Minute}, s, new(Counters))
+	})
+	if _, err := io.WriteString(dial(t, at), "request"); err != nil {
+		t.Fatal(err)
+	}
+	x := <-sessions
+	defer x.Cut()
+	<-s.asked
+	p, done := x.raw.pair, make(chan struct{})
+	p.on().order(func() {
+		defer close(done)
+		fd := int32(p.ends[B].fd)
+		p.on().happened(&unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLRDHUP, Fd: fd, Pad: p.ends[B].serial - 1})
+	})
+	<-done
+	select {
+	case <-s.connected:
+		t.Error("the router is told that a target is connected which is not")
+	default:
+	}
+}
+
+// The answer, payload and a reset are all there when the loop looks next.
+func TestAnswerWithAReset(t *testing.T) {
+	far, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer far.Close()
+	to := far.Addr().(*net.TCPAddr).AddrPort()
+	s, live := newAsker(to), new(Counters)
+	first, held, release := true, make(chan struct{}), make(chan struct{})
+	at := accepting(t, engine(t), func(c Conn) {
+		if first {
+			first = false
+			c.Forward(Call{To: to, Hello: []byte("hello"), ConnectWithin: time.Minute, AnswerWithin: time.Minute}, s, live)
+			return
+		}
+		close(held)
+		<-release // the loop does nothing else meanwhile
+		c.Abort()
+	})
+	client := dial(t, at)
+	c, err := far.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(c, make([]byte, len("hello"))); err != nil {
+		t.Fatal(err)
+	}
+	dial(t, at)
+	<-held
+	if _, err := io.WriteString(c, "answerpayload"); err != nil {
+		t.Fatal(err)
+	}
+	socket.Abort(c)
+	close(release)
+	got := make([]byte, len("payload"))
+	if _, err := io.ReadFull(client, got); err != nil || string(got) != "payload" {
+		t.Errorf("the client reads %q and %v, want what came before the reset", got, err)
+	}
+	select {
+	case end := <-s.ended:
+		if end.Side != B || end.Err == nil {
+			t.Errorf("the session ended as %+v, want a reset of its side B", end)
+		}
+	case <-s.failed:
+		t.Error("a session that was answered counts as one that failed")
+	}
+}
+
+// A descriptor for which the loops have no place is left to goroutines.
+func TestDescriptorBeyondTheTable(t *testing.T) {
+	e := engine(t)
+	limit, err := unix.Dup(2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	unix.Close(limit)
+	limit += 16
+	e.loops.ends = e.loops.ends[:limit] // before a loop has looked there
+	conns := make(chan Conn, 1)
+	at := accepting(t, e, func(c Conn) { conns <- c })
+	for fd := 0; fd < limit; { // all below are taken
+		if fd, err = unix.Dup(2); err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Close(fd)
+	}
+	dial(t, at)
+	c := <-conns
+	defer c.Abort()
+	if c.OnLoop() {
+		t.Error("the connection is on a loop that has no place for it")
+	}
+}
