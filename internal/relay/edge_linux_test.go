@@ -24,11 +24,15 @@ func newAsker(to netip.AddrPort) *asker {
 	return &asker{to, make(chan struct{}), make(chan struct{}), make(chan struct{}), make(chan End, 1)}
 }
 
-func (s *asker) Asked(b []byte) (int, netip.AddrPort, error) { close(s.asked); return len(b), s.to, nil }
-func (s *asker) Connected() []byte                           { close(s.connected); return []byte("connected") }
-func (s *asker) Answered(b []byte) (int, error)              { return len("answer"), nil }
-func (s *asker) Ended(e End)                                 { s.ended <- e }
-func (s *asker) Failed(a Conn, _ Failure)                    { a.Abort(); close(s.failed) }
+func (s *asker) Asked(b []byte) (int, netip.AddrPort, error) {
+	close(s.asked)
+	return len(b), s.to, nil
+}
+
+func (s *asker) Connected() []byte              { close(s.connected); return []byte("connected") }
+func (s *asker) Answered(b []byte) (int, error) { return len("answer"), nil }
+func (s *asker) Ended(e End)                    { s.ended <- e }
+func (s *asker) Failed(a Conn, _ Failure)       { a.Abort(); close(s.failed) }
 
 // accepting returns the address at which an engine with one loop accepts.
 func accepting(t *testing.T, e *Engine, accepted func(Conn)) string {
