@@ -6,9 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"log/slog"
-	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -40,32 +38,37 @@ func newCACommand(environ []string) *cobra.Command {
 // newCAInitCommand returns "oh-router ca init".
 func newCAInitCommand(environ []string) *cobra.Command {
 	var flags struct {
-		state, invite string
-		hosts         []string
+		state, invite, out string
+		hosts              []string
 	}
 	cmd := &cobra.Command{
 		Use:   "init [flags]",
 		Short: "Make a CA, the router's certificate and an API token",
 		Long: `Make what a router needs to be reached from other machines: a CA, the router's
 certificate, and an API token with the role admin, all kept in the state
-directory. With --invite it prints an enrolment token, alone, on stdout: with
-it one machine becomes that proxy, once, within an hour. What is there already
-stays; --host adds names to the router's certificate. The router must not run.`,
-		Example: `  oh-router ca init --invite east > east.token
+directory. --invite makes an enrolment token, too: with it one machine becomes
+that proxy, once, within an hour. It goes to a new file that only you can read
+(--out), else to stdout, alone. What is there already stays; --host adds names
+to the router's certificate. The router must not run.`,
+		Example: `  oh-router ca init --invite east --out east.token
   oh-router ca init --host router.example --host 192.0.2.1`,
 		Args:              takes(),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if flags.out != "" && flags.invite == "" {
+				return usageErrorf("--out is for the enrolment token that --invite NAME makes")
+			}
 			state, err := stateDir(flags.state, environ)
 			if err != nil {
 				return err
 			}
-			return initCA(cmd, state, flags.hosts, flags.invite)
+			return initCA(cmd, state, flags.hosts, flags.invite, flags.out)
 		},
 	}
 	stateFlag(cmd, &flags.state)
 	cmd.Flags().StringArrayVar(&flags.hosts, "host", nil, "`NAME` or address that clients use for the router, repeatable (this machine's own are there always)")
-	cmd.Flags().StringVar(&flags.invite, "invite", "", "print an enrolment token for the proxy of this `NAME`")
+	cmd.Flags().StringVar(&flags.invite, "invite", "", "make an enrolment token for the proxy of this `NAME`")
+	cmd.Flags().StringVar(&flags.out, "out", "", "new `FILE` for the enrolment token, instead of stdout")
 	return cmd
 }
 
@@ -87,7 +90,7 @@ func stateDir(value string, environ []string) (string, error) {
 }
 
 // initCA makes what is not there yet, and tells of it on stderr.
-func initCA(cmd *cobra.Command, state string, hosts []string, invite string) (err error) {
+func initCA(cmd *cobra.Command, state string, hosts []string, invite, out string) (err error) {
 	if invite != "" {
 		if err := identity.CheckName(invite); err != nil {
 			return usageErrorf("--invite: %s", ohrouter.Message(err))
@@ -116,7 +119,7 @@ func initCA(cmd *cobra.Command, state string, hosts []string, invite string) (er
 	if invite == "" {
 		return nil
 	}
-	return printInvitation(cmd, store, state, invite)
+	return inviteFirst(cmd, store, state, invite, out)
 }
 
 func tellOfCA(w io.Writer, state string, made identity.Summary) {
@@ -136,29 +139,22 @@ func makeAdminToken(ctx context.Context, store access.Store, state string) (path
 	if err != nil || len(tokens.List()) > 0 {
 		return "", err
 	}
-	// The file first: a token that nobody has would close the API for good.
 	path = filepath.Join(state, adminTokenFile)
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if errors.Is(err, fs.ErrExist) {
+	err = toNewFile(path, func() (string, error) {
+		made, err := tokens.Create(ctx, ohrouter.TokenSpec{Name: "admin", Role: ohrouter.Admin})
+		return made.Secret, err
+	})
+	switch {
+	case errors.Is(err, errFileThere):
 		return "", fmt.Errorf("%s is there, but the router knows no token: move it away, and run this again", path)
-	}
-	if err != nil {
-		return "", fmt.Errorf("write the API token: %w", err)
-	}
-	made, err := tokens.Create(ctx, ohrouter.TokenSpec{Name: "admin", Role: ohrouter.Admin})
-	if err == nil {
-		_, err = fmt.Fprintln(f, made.Secret)
-	}
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		_ = os.Remove(path)
+	case err != nil:
 		return "", fmt.Errorf("make the API token: %w", err)
 	}
 	return path, nil
 }
 
-// printInvitation prints an enrolment token on stdout, and on stderr what it is
-// good for.
-func printInvitation(cmd *cobra.Command, store identity.Store, state, proxy string) error {
+// inviteFirst makes an enrolment token and hands it over.
+func inviteFirst(cmd *cobra.Command, store identity.Store, state, proxy, out string) error {
 	ctx := cmd.Context()
 	revocations, err := identity.LoadRevocations(ctx, store)
 	if err != nil {
@@ -168,15 +164,12 @@ func printInvitation(cmd *cobra.Command, store identity.Store, state, proxy stri
 	if err != nil {
 		return err
 	}
-	made, err := authority.Invite(ctx, proxy, 0)
-	if err != nil {
-		return err
+	var made ohrouter.NewInvitation
+	ask := func() (string, error) {
+		made, err = authority.Invite(ctx, proxy, 0)
+		return made.Token, err
 	}
-	if _, err := fmt.Fprintln(cmd.OutOrStdout(), made.Token); err != nil {
-		return err
-	}
-	tellOfInvitation(cmd.ErrOrStderr(), made, "FILE")
-	return nil
+	return handInvitation(cmd, newFormat(asText), &made, ask, out)
 }
 
 // newCAShowCommand returns "oh-router ca show".

@@ -27,7 +27,7 @@ goes to a new file that only you can read. The machine that gives it to
 'oh-router proxy enroll' becomes the proxy of this name, once. It takes a token
 of an admin to ask.`,
 		Example: `  oh-router proxy invite west --out west.token
-  oh-router proxy invite west --ttl 24h > west.token`,
+  oh-router proxy invite west --ttl 24h --out west.token`,
 		Args: takes("NAME"),
 	}
 	durationVar(cmd.Flags(), &ttl, "ttl", "the token is good for this `DURATION` (default 1h)")
@@ -64,6 +64,9 @@ func handInvitation(cmd *cobra.Command, output *format, made *ohrouter.NewInvita
 		made.Token = ""
 	} else if _, err := ask(); err != nil {
 		return err
+	}
+	if out == "" {
+		warnOfReaders(cmd)
 	}
 	switch {
 	case output.is(asJSON):

@@ -2,10 +2,7 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 	"strings"
 	"time"
 
@@ -54,7 +51,7 @@ the targets that --target names and sees only its own bindings; an admin does
 everything; a viewer sees everything and changes nothing.`,
 		Example: `  oh-router token create root --role admin --out root.token
   oh-router token create ci --target '*.db.internal:5432' --ttl 720h --out ci.token
-  oh-router token create grafana --role viewer > grafana.token`,
+  oh-router token create grafana --role viewer --out grafana.token`,
 		Args: takes("NAME"),
 	}
 	flags.add(cmd)
@@ -135,40 +132,12 @@ func createToken(cmd *cobra.Command, access *apiAccess, output *format, spec ohr
 	if _, err := create(); err != nil {
 		return err
 	}
+	warnOfReaders(cmd)
 	if output.is(asJSON) {
 		return printJSON(cmd.OutOrStdout(), made)
 	}
 	_, err := fmt.Fprintln(cmd.OutOrStdout(), printable(made.Secret))
 	return err
-}
-
-// toNewFile writes a secret to a new file. The file comes first: a secret that
-// nobody has would be in the way.
-func toNewFile(path string, ask func() (secret string, err error)) error {
-	file, err := newSecretFile(path)
-	if err != nil {
-		return err
-	}
-	secret, err := ask()
-	if err == nil {
-		_, err = fmt.Fprintln(file, printable(secret))
-	}
-	if err = errors.Join(err, file.Close()); err != nil {
-		_ = os.Remove(path) // it has nothing that anybody could use
-	}
-	return err
-}
-
-// newSecretFile creates a file that only its owner can read.
-func newSecretFile(path string) (*os.File, error) {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if errors.Is(err, fs.ErrExist) {
-		return nil, fmt.Errorf("%s is there already: a token is written to a new file only", path)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("make the file for the token: %w", err)
-	}
-	return f, nil
 }
 
 // newTokenListCommand returns "oh-router token list".
