@@ -17,7 +17,6 @@ import (
 	"github.com/ohrouter/oh-router/internal/access"
 	"github.com/ohrouter/oh-router/internal/config"
 	"github.com/ohrouter/oh-router/internal/identity"
-	"github.com/ohrouter/oh-router/internal/store/bolt"
 )
 
 // adminTokenFile is where "ca init" leaves the first API token, in the state
@@ -84,7 +83,7 @@ func stateDir(value string, environ []string) (string, error) {
 	case err != nil:
 		return "", usageErrorf("%s", err)
 	case dir == "":
-		return "", usageErrorf("certificates have to be kept: name a directory with --state")
+		return "", usageErrorf("there is no state in none: name a directory with --state")
 	}
 	return dir, nil
 }
@@ -96,7 +95,7 @@ func initCA(cmd *cobra.Command, state string, hosts []string, invite, out string
 			return usageErrorf("--invite: %s", ohrouter.Message(err))
 		}
 	}
-	store, err := bolt.Open(state)
+	store, err := openState(state, "'oh-router proxy invite' invites proxies while it runs")
 	if err != nil {
 		return err
 	}

@@ -19,7 +19,10 @@ func newTokenCommand(environ []string) *cobra.Command {
 		Short: "Make, list and revoke API tokens",
 		Long: `Make, list and revoke the tokens that calls of the router's API need. As long as
 there is none, a router on loopback serves everybody; the first one closes it,
-and must be an admin's.`,
+and must be an admin's.
+
+They ask the router that runs. On its machine --state works on the state of one
+that does not, and needs no token: for the first one, or when the last is lost.`,
 	}
 	needsCommand(cmd)
 	cmd.AddCommand(newTokenCreateCommand(environ), newTokenListCommand(environ), newTokenRevokeCommand(environ))
@@ -51,11 +54,12 @@ the targets that --target names and sees only its own bindings; an admin does
 everything; a viewer sees everything and changes nothing.`,
 		Example: `  oh-router token create root --role admin --out root.token
   oh-router token create ci --target '*.db.internal:5432' --ttl 720h --out ci.token
-  oh-router token create grafana --role viewer --out grafana.token`,
+  oh-router token create grafana --role viewer --out grafana.token
+  oh-router token create rescue --role admin --out rescue.token --state /var/lib/oh-router`,
 		Args: takes("NAME"),
 	}
 	flags.add(cmd)
-	access := newAccess(cmd, environ)
+	keeper := newKeeper(cmd, environ)
 	output.flag(cmd)
 	cmd.ValidArgsFunction = cobra.NoFileCompletions
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
@@ -63,7 +67,7 @@ everything; a viewer sees everything and changes nothing.`,
 		if err != nil {
 			return err
 		}
-		return createToken(cmd, access, output, spec, flags.out)
+		return createToken(cmd, keeper, output, spec, flags.out)
 	}
 	return cmd
 }
@@ -110,11 +114,11 @@ func (f *tokenFlags) spec(cmd *cobra.Command, name string) (ohrouter.TokenSpec, 
 }
 
 // createToken makes a token and hands over its secret.
-func createToken(cmd *cobra.Command, access *apiAccess, output *format, spec ohrouter.TokenSpec, out string) error {
+func createToken(cmd *cobra.Command, keeper *keeper, output *format, spec ohrouter.TokenSpec, out string) error {
 	var made ohrouter.NewToken
 	create := func() (secret string, err error) {
-		err = access.call(cmd, func(ctx context.Context, c *client.Client) (err error) {
-			made, err = c.CreateToken(ctx, spec)
+		err = keeper.call(cmd, func(ctx context.Context, k tokens) (err error) {
+			made, err = k.CreateToken(ctx, spec)
 			return err
 		})
 		return made.Secret, err
@@ -154,18 +158,18 @@ call. No secret is shown, for none is kept.`,
 		Args:              takes(),
 		ValidArgsFunction: cobra.NoFileCompletions,
 	}
-	access := newAccess(cmd, environ)
+	keeper := newKeeper(cmd, environ)
 	output.flag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		var tokens []ohrouter.Token
-		err := access.call(cmd, func(ctx context.Context, c *client.Client) (err error) {
-			tokens, err = c.Tokens(ctx)
+		var list []ohrouter.Token
+		err := keeper.call(cmd, func(ctx context.Context, k tokens) (err error) {
+			list, err = k.Tokens(ctx)
 			return err
 		})
 		if err != nil {
 			return err
 		}
-		return tokenListing(time.Now()).print(cmd, output, tokens)
+		return tokenListing(time.Now()).print(cmd, output, list)
 	}
 	return cmd
 }
@@ -217,18 +221,18 @@ are closed, sessions included, when the command returns.`,
 		Example: `  oh-router token revoke ci`,
 		Args:    takes("ID or NAME"),
 	}
-	access := newAccess(cmd, environ)
+	keeper := newKeeper(cmd, environ)
 	output.flag(cmd)
-	cmd.ValidArgsFunction = access.complete(completeTokens)
+	cmd.ValidArgsFunction = keeper.api.complete(completeTokens)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		var revoked string
-		err := access.call(cmd, func(ctx context.Context, c *client.Client) error {
-			id, err := tokenID(ctx, c, args[0])
+		err := keeper.call(cmd, func(ctx context.Context, k tokens) error {
+			id, err := tokenID(ctx, k, args[0])
 			if err != nil {
 				return err
 			}
 			revoked = id
-			return c.RevokeToken(ctx, id)
+			return k.RevokeToken(ctx, id)
 		})
 		if err != nil {
 			return err
@@ -240,15 +244,15 @@ are closed, sessions included, when the command returns.`,
 
 // tokenID returns the id of the token with an id or a name. No name begins as
 // an id does.
-func tokenID(ctx context.Context, c *client.Client, what string) (string, error) {
+func tokenID(ctx context.Context, k tokens, what string) (string, error) {
 	if strings.HasPrefix(what, "t-") {
 		return what, nil
 	}
-	tokens, err := c.Tokens(ctx)
+	list, err := k.Tokens(ctx)
 	if err != nil {
 		return "", err
 	}
-	for _, t := range tokens {
+	for _, t := range list {
 		if t.Name == what {
 			return t.ID, nil
 		}

@@ -21,6 +21,20 @@ const patience = time.Second
 
 var errInUse = errors.New("in use")
 
+// InUse is the error of a state that another process has open.
+type InUse struct{ Path string }
+
+// Error returns the sentence for whoever started a second router.
+func (e *InUse) Error() string {
+	return fmt.Sprintf("another router uses %s: stop it, or give this one a directory of its own with --state", e.Path)
+}
+
+// Exists tells whether a directory has a state.
+func Exists(dir string) bool {
+	_, err := os.Stat(filepath.Join(dir, name))
+	return err == nil
+}
+
 // Open opens the store in a directory, which it creates when it is not there,
 // for its owner alone. Its errors are sentences for whoever started the router:
 // they name the file, what is wrong with it and what to do.
@@ -129,7 +143,7 @@ func explain(dir, path string, err error) error {
 	var bad *damage
 	switch {
 	case errors.Is(err, errInUse), errors.Is(err, berrors.ErrTimeout):
-		return fmt.Errorf("another router uses %s: stop it, or give this one a directory of its own with --state", path)
+		return &InUse{path}
 	case errors.As(err, &bad):
 		return damaged(path, bad.err)
 	case errors.Is(err, fs.ErrPermission), errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.EROFS):

@@ -85,9 +85,18 @@ func TestPermissions(t *testing.T) {
 
 func TestInUse(t *testing.T) {
 	dir := t.TempDir()
+	if bolt.Exists(dir) {
+		t.Error("Exists says that an empty directory has a state")
+	}
 	s := open(t, dir)
+	if !bolt.Exists(dir) {
+		t.Error("Exists does not see the state")
+	}
 	_, err := bolt.Open(dir)
 	wantSentence(t, err, "another router uses", dir)
+	if _, ok := errors.AsType[*bolt.InUse](err); !ok {
+		t.Errorf("Open of a state in use = %T, want InUse", err)
+	}
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
