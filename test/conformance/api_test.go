@@ -49,7 +49,11 @@ func request(method, url, contentType string, body io.Reader) (answer, error) {
 	if contentType != "" {
 		req.Header.Set("Content-Type", contentType)
 	}
-	resp, err := web.Do(req)
+	caller := web
+	if req.URL.Scheme == "https" {
+		caller = secured.web
+	}
+	resp, err := caller.Do(req)
 	if err != nil {
 		return answer{}, err
 	}

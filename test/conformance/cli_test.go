@@ -18,7 +18,11 @@ import (
 // cli runs a client command against the stack.
 func (s *stack) cli(t testing.TB, args ...string) result {
 	t.Helper()
-	return command(t, []string{"OH_ROUTER_SERVER=" + s.api}, args...)
+	env := []string{"OH_ROUTER_SERVER=" + s.api}
+	if isSecured(t) {
+		env = append(env, "OH_ROUTER_CA_FILE="+secured.ca, "OH_ROUTER_TOKEN_FILE="+secured.token)
+	}
+	return command(t, env, args...)
 }
 
 // wantCode fails the test unless a command has ended with a status, and has

@@ -4,6 +4,7 @@
 //
 // The tests build the program once (or take the one that OH_ROUTER_BINARY names)
 // and run router, proxy and up as processes of their own on loopback addresses.
-// They know nothing of the inside. They need Linux, where /proc tells what a
-// process holds. -short leaves out those that move or open much.
+// TestOverTLS runs those about sessions a second time, between two that have
+// certificates. They know nothing of the inside. They need Linux, where /proc
+// tells what a process holds. -short leaves out those that move or open much.
 package conformance

@@ -19,7 +19,7 @@ func atHandOver(t *testing.T, act func(*net.TCPConn), check func(got []byte, err
 	t.Helper()
 	s := start(t, flags{ports: 320, router: []string{"--park", "200ms"}})
 	rounds := 300
-	if testing.Short() {
+	if testing.Short() || isSecured(t) {
 		rounds = 60
 	}
 	var wg sync.WaitGroup

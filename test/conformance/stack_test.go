@@ -37,11 +37,16 @@ func start(t testing.TB, f flags) *stack {
 		api: "http://" + loopback(first), link: loopback(first + 1), metrics: loopback(first + 2),
 		low: first + 3, high: first + 2 + f.ports,
 	}
+	routers, proxys := "none", "none"
+	if isSecured(t) {
+		s.api = "https://" + loopback(first)
+		routers, proxys = state(t, secured.router), state(t, secured.proxy)
+	}
 	s.proxyFlags = append([]string{
-		"--listen", s.link, "--metrics", s.metrics, "--allow", "127.0.0.0/8:*", "--drain-timeout", "3s",
+		"--listen", s.link, "--metrics", s.metrics, "--allow", "127.0.0.0/8:*", "--state", proxys, "--drain-timeout", "3s",
 	}, f.proxy...)
 	s.routerFlags = append([]string{
-		"--listen", loopback(first), "--state", "none", "--drain-timeout", "3s",
+		"--listen", loopback(first), "--state", routers, "--drain-timeout", "3s",
 		"--ports", fmt.Sprintf("%d-%d", s.low, s.high),
 	}, f.router...)
 	for _, proxy := range f.proxies {
