@@ -47,6 +47,8 @@ type Bindings interface {
 type Sessions interface {
 	// Sessions returns the open sessions of a binding, of all for "".
 	Sessions(bindingID string) []ohrouter.Session
+	// Session returns an open session, or not_found.
+	Session(id string) (ohrouter.Session, error)
 	// Kill cuts a session, or returns not_found.
 	Kill(id string) error
 }

@@ -92,6 +92,15 @@ func (f sessions) Sessions(id string) (list []ohrouter.Session) {
 	return list
 }
 
+func (f sessions) Session(id string) (ohrouter.Session, error) {
+	for _, s := range f {
+		if s.ID == id {
+			return s, nil
+		}
+	}
+	return ohrouter.Session{}, ohrouter.Errorf(ohrouter.NotFound, "there is no session %s", id)
+}
+
 func (f sessions) Kill(id string) error {
 	for _, s := range f {
 		if s.ID == id {

@@ -85,10 +85,7 @@ func (a *api) kill(ctx context.Context, in *killInput) (*struct{}, error) {
 
 // killable returns nil when the caller may cut a session.
 func (a *api) killable(ctx context.Context, id string) error {
-	for _, s := range a.Sessions.Sessions("") {
-		if s.ID != id {
-			continue
-		}
+	if s, err := a.Sessions.Session(id); err == nil {
 		if b, err := a.seen(ctx, s.BindingID); err == nil {
 			return callerOf(ctx).Changes(string(b.Owner))
 		}

@@ -3,9 +3,12 @@ package router_test
 import (
 	"io"
 	"net"
+	"net/netip"
 	"testing"
+	"time"
 
 	ohrouter "github.com/ohrouter/oh-router"
+	"github.com/ohrouter/oh-router/internal/router"
 )
 
 // BenchmarkSession is a client's session from its connect to the target's first
@@ -62,3 +65,47 @@ func BenchmarkOpen(b *testing.B) {
 		f.Close(b.Context(), "b-1")
 	}
 }
+
+// BenchmarkLook is a look at 50,000 sessions. The longest that anybody else had
+// to wait for the router meanwhile is stall-ms: a client that connects does.
+func BenchmarkLook(b *testing.B) {
+	f := start(b, 64, &direct{})
+	defer f.Crowd(50_000, peer{})()
+	for name, look := range map[string]func(){
+		"sessions": func() { f.Sessions("") },
+		"usage":    func() { f.Usage("b-crowd") },
+		"metrics":  func() { f.count("ohrouter_bytes_total", "up") },
+	} {
+		b.Run(name, func(b *testing.B) {
+			var stalls time.Duration
+			for b.Loop() {
+				done := make(chan struct{})
+				go func() {
+					look()
+					close(done)
+				}()
+				stalls += longest(done, func() { f.Addr("") })
+			}
+			b.ReportMetric(stalls.Seconds()*1000/float64(b.N), "stall-ms")
+		})
+	}
+}
+
+// longest returns how long f has taken at most, until done is closed.
+func longest(done <-chan struct{}, f func()) (most time.Duration) {
+	for {
+		begin := time.Now()
+		f()
+		most = max(most, time.Since(begin))
+		select {
+		case <-done:
+			return most
+		case <-time.After(100 * time.Microsecond): // clients are not that many
+		}
+	}
+}
+
+// peer is a link that has a peer, and nothing else.
+type peer struct{ router.Link }
+
+func (peer) Peer() (string, netip.AddrPort) { return "east", netip.MustParseAddrPort("10.1.2.3:5432") }

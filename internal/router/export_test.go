@@ -1,5 +1,11 @@
 package router
 
+import (
+	"time"
+
+	ohrouter "github.com/ohrouter/oh-router"
+)
+
 // MaxParked is how many links may wait for their first client.
 const MaxParked = maxParked
 
@@ -15,3 +21,22 @@ func (r *Router) Addr(id string) string {
 
 // Preamble is preamble.
 var Preamble = preamble
+
+// Crowd puts sessions into the books of a router that nobody carries: they are
+// as good as others to who looks at them.
+func (r *Router) Crowd(n int, l Link) (leave func()) {
+	b := &binding{router: r, spec: ohrouter.Binding{ID: "b-crowd"}, sessions: make(map[*session]struct{})}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.bindings[b.spec.ID] = b
+	for range n {
+		s := &session{id: r.ids.next(), binding: b, start: time.Now(), link: l}
+		r.sessions[s.id], b.sessions[s] = s, struct{}{}
+	}
+	return func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		delete(r.bindings, b.spec.ID)
+		clear(r.sessions)
+	}
+}

@@ -77,18 +77,48 @@ func (r *Router) SetPark(d time.Duration) {
 // Sessions returns the open sessions of a binding, or of all if id is "",
 // oldest first.
 func (r *Router) Sessions(bindingID string) []ohrouter.Session {
-	r.mu.Lock()
-	list := make([]ohrouter.Session, 0, len(r.sessions))
-	for _, s := range r.sessions {
-		if bindingID == "" || s.binding.spec.ID == bindingID {
-			list = append(list, s.snapshot())
-		}
+	open := r.open(bindingID)
+	list := make([]ohrouter.Session, 0, len(open))
+	for _, s := range open { // each locks for itself: clients that connect do not wait for all
+		list = append(list, s.snapshot())
 	}
-	r.mu.Unlock()
 	slices.SortFunc(list, func(a, b ohrouter.Session) int {
 		return cmp.Or(a.StartedAt.Compare(b.StartedAt), cmp.Compare(a.ID, b.ID))
 	})
 	return list
+}
+
+// open returns the open sessions of a binding, or of all if id is "".
+func (r *Router) open(bindingID string) []*session {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if bindingID == "" {
+		list := make([]*session, 0, len(r.sessions))
+		for _, s := range r.sessions {
+			list = append(list, s)
+		}
+		return list
+	}
+	b := r.bindings[bindingID]
+	if b == nil {
+		return nil
+	}
+	list := make([]*session, 0, len(b.sessions))
+	for s := range b.sessions {
+		list = append(list, s)
+	}
+	return list
+}
+
+// Session returns an open session. Its error has code [ohrouter.NotFound].
+func (r *Router) Session(id string) (ohrouter.Session, error) {
+	r.mu.Lock()
+	s := r.sessions[id]
+	r.mu.Unlock()
+	if s == nil {
+		return ohrouter.Session{}, ohrouter.Errorf(ohrouter.NotFound, "there is no open session %.64q", id)
+	}
+	return s.snapshot(), nil
 }
 
 // disown counts a session of an owner that has ended. The caller holds mu.

@@ -404,14 +404,18 @@ func (s *session) whoReset() ohrouter.Outcome {
 	return ohrouter.LinkLost
 }
 
-// snapshot returns what the API shows. The caller holds Router.mu.
+// snapshot returns what the API shows.
 func (s *session) snapshot() ohrouter.Session {
+	r := s.binding.router
+	r.mu.Lock()
+	binding, target, link := s.binding.spec.ID, s.binding.spec.Target, s.link
+	r.mu.Unlock()
 	o := ohrouter.Session{
-		ID: s.id, BindingID: s.binding.spec.ID, Target: s.binding.spec.Target,
+		ID: s.id, BindingID: binding, Target: target,
 		Client: s.client, StartedAt: s.start, BytesUp: s.live.AB.Load(), BytesDown: s.live.BA.Load(),
 	}
-	if s.link != nil {
-		proxy, resolved := s.link.Peer()
+	if link != nil {
+		proxy, resolved := link.Peer()
 		o.Proxy, o.Resolved = ohrouter.Optional(proxy), ohrouter.Optional(resolved.String())
 	}
 	return o
