@@ -7,6 +7,8 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"os"
+	"slices"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
@@ -64,7 +66,7 @@ func startProxy(ctx context.Context, p *process, address string, budget socket.B
 			s.close()
 			return nil, err
 		}
-		s.health = p.httpServer(api.Health(s.parts, p.metricsHandler()))
+		s.health = p.httpServer(api.Health(s.parts, p.metricsHandler(), ownNames(cfg.AllowedHosts)))
 	}
 	if err := s.openTrust(); err != nil {
 		s.close()
@@ -78,6 +80,13 @@ func startProxy(ctx context.Context, p *process, address string, budget socket.B
 		Name: nameOf, Audit: p.audit, Log: p.log, Metrics: p.metrics,
 	})
 	return s, nil
+}
+
+// ownNames returns the names that metrics are called by: those that are
+// configured, and this machine's.
+func ownNames(configured []string) []string {
+	own, _ := os.Hostname() // "" is none
+	return append(slices.Clone(configured), own)
 }
 
 // nameOf returns whose certificate leaf is, which has been checked.
@@ -164,6 +173,8 @@ func (s *proxyServer) reload(cfg config.Config) {
 	s.p.needRestart(map[string]bool{
 		"proxy.listen":                    is.Listen != was.Listen,
 		"proxy.metrics":                   is.Metrics != was.Metrics,
+		"proxy.allowed_hosts":             !slices.Equal(is.AllowedHosts, was.AllowedHosts),
+		"proxy.open_metrics":              is.OpenMetrics != was.OpenMetrics,
 		"proxy.dial_timeout":              is.DialTimeout != was.DialTimeout,
 		"proxy.max_handshakes":            is.Handshakes.Max != was.Handshakes.Max,
 		"proxy.max_handshakes_per_source": is.Handshakes.MaxPerSource != was.Handshakes.MaxPerSource,
@@ -180,8 +191,6 @@ func (s *proxyServer) parts(context.Context) []api.Part {
 		links.Detail = "shutting down"
 	}
 	parts := []api.Part{links}
-	if s.p.cfg.Insecure {
-		parts = append(parts, api.Part{Name: "security", Detail: "insecure is set: no credentials, no encryption"})
-	}
+	parts = append(parts, s.p.insecure()...)
 	return append(parts, s.trust.parts()...)
 }

@@ -144,7 +144,15 @@ func (s *routerServer) openTokens(ctx context.Context) (*access.Tokens, error) {
 	if s.store != nil {
 		cfg.Store = s.store
 	}
-	return access.Open(ctx, cfg)
+	tokens, err := access.Open(ctx, cfg)
+	if err == nil && cfg.Required && len(tokens.List()) == 0 {
+		how := "stop the router and make one: oh-router token create root --role admin --out root.token --state " + s.p.cfg.Router.State
+		if s.store == nil {
+			how = "none can be made without a state directory: name one with --state"
+		}
+		s.p.log.Warn("there is no API token, so nobody may call", "try", how)
+	}
+	return tokens, err
 }
 
 // records returns the store for the registry.
@@ -236,9 +244,7 @@ func (s *routerServer) parts(context.Context) []api.Part {
 		store.Detail = s.p.cfg.Router.State
 	}
 	parts := []api.Part{accepting, store}
-	if s.p.cfg.Insecure {
-		parts = append(parts, api.Part{Name: "security", Detail: "insecure is set: no credentials, no encryption"})
-	}
+	parts = append(parts, s.p.insecure()...)
 	parts = append(parts, s.trust.parts()...)
 	for _, p := range s.dialer.Proxies() {
 		part := api.Part{Name: "proxy " + p.Name, OK: p.State == ohrouter.ProxyUp, Detail: string(p.State)}

@@ -15,6 +15,7 @@ import (
 	"os/signal"
 	"runtime"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -170,11 +171,23 @@ func newProcess(cmd *cobra.Command, cfg config.Config) *process {
 		ConstLabels: prometheus.Labels{"version": b.Version, "commit": b.Commit, "go": b.Go},
 	})
 	info.Set(1)
-	p.metrics.MustRegister(info, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	insecure := prometheus.NewGauge(prometheus.GaugeOpts{Name: "ohrouter_insecure", Help: "Whether --insecure is set: 1 or 0."})
+	if cfg.Insecure {
+		insecure.Set(1)
+	}
+	p.metrics.MustRegister(info, insecure, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	for _, w := range cfg.Warnings {
 		p.log.Warn("check the configuration", "warning", w)
 	}
 	return p
+}
+
+// insecure is what /readyz shows with --insecure.
+func (p *process) insecure() []api.Part {
+	if !p.cfg.Insecure {
+		return nil
+	}
+	return []api.Part{{Name: "security", Detail: "insecure is set: " + cmp.Or(strings.Join(p.cfg.Open, "; "), "nothing here needs it")}}
 }
 
 // announcing is the level at which the log tells that a role serves or has

@@ -20,20 +20,17 @@ import (
 // of the [access.Caller] that it leaves in the context.
 type guard struct {
 	tokens      *access.Tokens
-	hosts       []string // canonical names of the API
+	hosts       names
 	openMetrics bool
 	crossOrigin *http.CrossOriginProtection
 	audit       *audit.Log
 }
 
 func newGuard(cfg *Config) *guard {
-	g := &guard{tokens: cfg.Access, openMetrics: cfg.OpenMetrics, crossOrigin: http.NewCrossOriginProtection(), hosts: []string{"localhost"}, audit: cfg.Audit}
-	for _, h := range append(slices.Clone(cfg.Hosts), cfg.Advertise) {
-		if h != "" {
-			g.hosts = append(g.hosts, hostName(h))
-		}
+	return &guard{
+		tokens: cfg.Access, openMetrics: cfg.OpenMetrics, crossOrigin: http.NewCrossOriginProtection(),
+		hosts: namesOf(append(slices.Clone(cfg.Hosts), cfg.Advertise)), audit: cfg.Audit,
 	}
-	return g
 }
 
 // caller is who makes a call, and from where.
@@ -94,9 +91,8 @@ func (g *guard) public(path string) bool {
 
 // admit returns who makes a call, or why it is refused.
 func (g *guard) admit(r *http.Request) (access.Caller, *Problem) {
-	if !g.knowsHost(r.Host) {
-		return access.Caller{}, problemFor(ohrouter.Errorf(ohrouter.Forbidden,
-			"the API is not known by the name %.100q: call it by its address, or name it to the router with --allowed-hosts", r.Host))
+	if !g.hosts.known(r.Host) {
+		return access.Caller{}, strange(r.Host)
 	}
 	if g.fromOtherSite(r) {
 		return access.Caller{}, problemFor(ohrouter.Errorf(ohrouter.Forbidden,
@@ -142,11 +138,25 @@ func bearer(r *http.Request) string {
 	return "not a bearer token"
 }
 
-// knowsHost tells whether the API goes by the name of a Host header. A page
+// names are those that a server goes by, in the spelling of hostName.
+type names []string
+
+// namesOf returns the names of a server that is also called localhost.
+func namesOf(hosts []string) names {
+	n := names{"localhost"}
+	for _, h := range hosts {
+		if h != "" {
+			n = append(n, hostName(h))
+		}
+	}
+	return n
+}
+
+// known tells whether the server goes by the name of a Host header. A page
 // that has its own name lead here (DNS rebinding) is of the same site as the
-// API to a browser, and this header is what gives it away. Addresses are
+// server to a browser, and this header is what gives it away. Addresses are
 // nobody's names, and no browser leaves the header out.
-func (g *guard) knowsHost(host string) bool {
+func (n names) known(host string) bool {
 	name, _, err := net.SplitHostPort(host)
 	if err != nil {
 		name = host
@@ -155,7 +165,24 @@ func (g *guard) knowsHost(host string) bool {
 	if _, err := netip.ParseAddr(name); err == nil || name == "" {
 		return true
 	}
-	return slices.Contains(g.hosts, name)
+	return slices.Contains(n, name)
+}
+
+// protect refuses calls by other names.
+func (n names) protect(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !n.known(r.Host) {
+			refuse(w, r, strange(r.Host))
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// strange returns the problem of a call by a name that is not known.
+func strange(host string) *Problem {
+	return problemFor(ohrouter.Errorf(ohrouter.Forbidden,
+		"this server is not known by the name %.100q: call it by its address, or name it with --allowed-hosts", host))
 }
 
 // hostName returns the spelling of a host that names are compared in.

@@ -16,11 +16,16 @@ type Part struct {
 }
 
 // Health returns the handler for a listener that serves /livez, /readyz and
-// /metrics alone, to everybody who reaches it. Parts and metrics may be nil, as
-// in [Config].
-func Health(parts func(context.Context) []Part, metrics http.Handler) http.Handler {
+// /metrics alone, to everybody who reaches it. Calls by a name that is neither
+// localhost nor one of hosts get no metrics and see no parts: see guard. Parts
+// and metrics may be nil, as in [Config].
+func Health(parts func(context.Context) []Part, metrics http.Handler, hosts []string) http.Handler {
+	names := namesOf(hosts)
+	if metrics != nil {
+		metrics = names.protect(metrics)
+	}
 	mux := http.NewServeMux()
-	addHealth(mux, parts, metrics, func(*http.Request) bool { return true })
+	addHealth(mux, parts, metrics, func(r *http.Request) bool { return names.known(r.Host) })
 	return bounded(known(mux))
 }
 

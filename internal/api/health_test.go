@@ -3,6 +3,8 @@ package api
 import (
 	"context"
 	"net/http"
+	"net/http/httptest"
+	"strings"
 	"testing"
 )
 
@@ -27,7 +29,7 @@ func TestReady(t *testing.T) {
 		parts := func(context.Context) []Part { return tt.parts }
 		for name, h := range map[string]http.Handler{
 			"router": handler(t, oneBinding(), func(c *Config) { c.Parts = parts }),
-			"proxy":  Health(parts, nil),
+			"proxy":  Health(parts, nil, nil),
 		} {
 			status, hd, body := call(t, serve(t, h), "GET "+tt.path, "")
 			if status != tt.status || body != tt.body || hd.Get("Content-Type") != "text/plain; charset=utf-8" {
@@ -39,7 +41,7 @@ func TestReady(t *testing.T) {
 
 func TestHealthServesNothingElse(t *testing.T) {
 	metrics := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("up 1\n")) })
-	base := serve(t, Health(nil, metrics))
+	base := serve(t, Health(nil, metrics, nil))
 	if _, _, body := call(t, base, "GET /metrics", ""); body != "up 1\n" {
 		t.Errorf("GET /metrics = %q, want the metrics", body)
 	}
@@ -47,6 +49,34 @@ func TestHealthServesNothingElse(t *testing.T) {
 		status, h, _ := call(t, base, what, "")
 		if status != want || h.Get("Content-Type") != problemType {
 			t.Errorf("%s = %d %s, want %d as a problem", what, status, h.Get("Content-Type"), want)
+		}
+	}
+}
+
+// A page whose name was led here gets neither metrics nor parts.
+func TestHealthHost(t *testing.T) {
+	metrics := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("up 1\n")) })
+	parts := func(context.Context) []Part { return []Part{{Name: "links", OK: true, Detail: "secret"}} }
+	h := Health(parts, metrics, []string{"Proxy.Example.", ""})
+	for host, known := range map[string]bool{
+		"localhost": true, "127.0.0.1:9100": true, "[::1]:9100": true, "192.0.2.1": true, "proxy.example:9100": true, "": true,
+		"evil.example": false, "evil.example:9100": false, "proxy.example.evil": false,
+	} {
+		ask := func(path string) *httptest.ResponseRecorder {
+			r := httptest.NewRequest("GET", path, nil)
+			r.Host = host
+			w := httptest.NewRecorder()
+			h.ServeHTTP(w, r)
+			return w
+		}
+		if w := ask("/metrics"); (w.Code == 200) != known || strings.Contains(w.Body.String(), "up 1") != known {
+			t.Errorf("GET /metrics by the name %q = %d %q, want it known: %v", host, w.Code, w.Body, known)
+		}
+		if w := ask("/readyz?verbose"); w.Code != 200 || strings.Contains(w.Body.String(), "secret") != known {
+			t.Errorf("GET /readyz by the name %q = %d %q, want the parts: %v", host, w.Code, w.Body, known)
+		}
+		if w := ask("/livez"); w.Code != 200 {
+			t.Errorf("GET /livez by the name %q = %d", host, w.Code)
 		}
 	}
 }

@@ -14,7 +14,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
-	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -44,6 +43,7 @@ type Config struct {
 	Common
 	Router   Router
 	Proxy    Proxy
+	Open     []string // what insecure leaves open to others, in words; nil without it
 	Warnings []string // sentences for the log: allowed, but worth a look
 }
 
@@ -124,6 +124,8 @@ type Proxy struct {
 	Listen           netip.AddrPort // for links
 	Allow            *policy.List
 	Metrics          netip.AddrPort // the zero AddrPort: off
+	AllowedHosts     []string       // names by which Metrics may be called, besides those that are known
+	OpenMetrics      bool           // Metrics may be beyond loopback
 	DialTimeout      time.Duration
 	Handshakes       Handshakes
 	LinkCongestion   string // congestion control; "" the system's
@@ -185,7 +187,8 @@ func Load(role Role, fs *pflag.FlagSet, environ []string, has Identified) (Confi
 	if len(problems) > 0 {
 		return Config{}, errors.Join(problems...)
 	}
-	cfg.Warnings = warnings(role, cfg)
+	cfg.Open = cfg.leftOpen(role, secured)
+	cfg.Warnings = warnings(role, cfg, secured)
 	return cfg, nil
 }
 
@@ -291,47 +294,4 @@ func stateDir(value string, env map[string]string) (string, error) {
 		return filepath.Join(home, ".local", "state", "oh-router"), nil
 	}
 	return "", errors.New("there is no home directory to keep state in: give --state DIR, or --state none to keep it in memory")
-}
-
-// warnings returns what is worth a line in the log at start.
-func warnings(role Role, c Config) []string {
-	var w []string
-	if c.Insecure {
-		w = append(w, "insecure is set: API and links are neither encrypted nor authenticated, whoever reaches them may use them")
-	}
-	if role == ProxyRole && len(c.Proxy.Allow.Patterns()) == 0 {
-		w = append(w, "the allow-list is empty, so every target is denied: name targets with --allow, as in --allow 10.0.0.0/8:3306")
-	}
-	// Other systems have no such files, and then nothing to warn of.
-	most, _ := os.ReadFile("/proc/sys/net/core/somaxconn")
-	if s := excess(c.Backlog, string(most)); s != "" {
-		w = append(w, s)
-	}
-	if role != ProxyRole {
-		kernel, _ := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range")
-		if s := overlap(c.Router.Ports, string(kernel)); s != "" {
-			w = append(w, s)
-		}
-	}
-	return w
-}
-
-// excess returns a warning if a backlog is more than the kernel's most.
-func excess(backlog int, kernel string) string {
-	var most int
-	if n, _ := fmt.Sscan(kernel, &most); n != 1 || backlog <= most {
-		return ""
-	}
-	return fmt.Sprintf("backlog is %d, but the kernel lets %d connections wait at most: raise the sysctl net.core.somaxconn", backlog, most)
-}
-
-// overlap returns a warning if ports has some of the range that the kernel
-// takes ports for outgoing connections from, given as its two ends.
-func overlap(ports Ports, kernel string) string {
-	var low, high uint16
-	if n, _ := fmt.Sscan(kernel, &low, &high); n != 2 || ports.High < low || high < ports.Low {
-		return ""
-	}
-	return fmt.Sprintf("the ports %s overlap %d-%d, which the kernel uses for outgoing connections: a port in use by one cannot be mapped; "+
-		"choose others, or set them aside with the sysctl net.ipv4.ip_local_reserved_ports", ports, low, high)
 }

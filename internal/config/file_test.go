@@ -67,7 +67,7 @@ func TestReferenceSaysWhatHelpSays(t *testing.T) {
 func TestFlagsAreOfTheContract(t *testing.T) {
 	for role, want := range map[Role]string{
 		RouterRole: "advertise allowed-hosts audit-log backlog bind-address client-congestion config dead-peer-timeout drain-timeout idle-timeout insecure link-congestion link-security listen log-format log-level loops open-metrics park pool ports proxy quarantine state tls-ca tls-cert tls-key",
-		ProxyRole:  "allow audit-log backlog config dead-peer-timeout dial-timeout drain-timeout insecure link-congestion link-security listen log-format log-level loops max-handshakes max-handshakes-per-source metrics state target-congestion tls-ca tls-cert tls-key",
+		ProxyRole:  "allow allowed-hosts audit-log backlog config dead-peer-timeout dial-timeout drain-timeout insecure link-congestion link-security listen log-format log-level loops max-handshakes max-handshakes-per-source metrics open-metrics state target-congestion tls-ca tls-cert tls-key",
 		Up:         "advertise allowed-hosts audit-log backlog bind-address client-congestion config dead-peer-timeout dial-timeout drain-timeout idle-timeout insecure listen log-format log-level loops open-metrics park ports quarantine target-congestion",
 	} {
 		fs := pflag.NewFlagSet("test", pflag.ContinueOnError)
@@ -94,7 +94,7 @@ func TestCheck(t *testing.T) {
 		{"list", "- a\n", "FILE: line 1: it is not a list of keys and values, as in \"log_level: info\""},
 		{"section as text", "router: x\n", "FILE:router: line 1: it is not a list of keys and values, as in \"log_level: info\""},
 		{"unknown", "colour: red\n", "FILE:colour: line 1: there is no such key; there are log_level, log_format, audit_log, drain_timeout, dead_peer_timeout, backlog, loops, insecure, link_security, tls_cert, tls_key, tls_ca, the sections router and proxy"},
-		{"unknown in section", "proxy:\n  colour: red\n", "FILE:proxy.colour: line 2: there is no such key; there are listen, allow, metrics, dial_timeout, max_handshakes, max_handshakes_per_source, link_congestion, target_congestion, state"},
+		{"unknown in section", "proxy:\n  colour: red\n", "FILE:proxy.colour: line 2: there is no such key; there are listen, allow, metrics, allowed_hosts, open_metrics, dial_timeout, max_handshakes, max_handshakes_per_source, link_congestion, target_congestion, state"},
 		{"wrong section", "proxy:\n  idle_timeout: 5m\n", "FILE:proxy.idle_timeout: line 2: there is no such key, but there is idle_timeout in the section router"},
 		{"not in its section", "listen: x\n", "FILE:listen: line 1: there is no such key, but there is listen in the section router and listen in the section proxy"},
 		{"dotted", "router.ports: 1-2\n", "FILE:router.ports: line 1: there is no such key, but there is ports in the section router"},
@@ -115,7 +115,7 @@ func TestCheck(t *testing.T) {
 			"FILE:log_level: \"loud\" is not a level: debug, info, warn or error\n" +
 			"FILE:router.park: 1m is too long: it may be 30s at most\n" +
 			"FILE:router.listen: 0.0.0.0 (all addresses) is not a loopback address, and there is no certificate to secure it with: make one with 'oh-router ca init', use one such as 127.0.0.1:8080, or accept the risk with --insecure\n" +
-			"FILE:proxy.metrics: 10.0.0.1 is not a loopback address, and metrics are served to everybody, in the clear: use one such as 127.0.0.1:9100, or accept the risk with --insecure"},
+			"FILE:proxy.metrics: 10.0.0.1 is not a loopback address, and metrics are served to everybody, in the clear: say --open-metrics if whoever reaches it may read them, or use one such as 127.0.0.1:9100"},
 		{"insecure", "insecure: true\nrouter: {listen: ':8080', proxy: ['proxy.example:9000']}\nproxy: {listen: '10.0.0.1:9000'}\n", ""},
 	}
 	for _, tt := range tests {

@@ -3,8 +3,6 @@ package config
 import (
 	"fmt"
 	"net/netip"
-
-	"github.com/ohrouter/oh-router"
 )
 
 // Identified tells whether a state directory has the identity of a role, with
@@ -44,13 +42,9 @@ func checkRouter(c *Config, v values, dials, secured bool) (problems []error) {
 	if !dials || c.LinkSecurity == ExternalSecurity {
 		return problems
 	}
-	for _, p := range r.Proxies {
-		t, err := ohrouter.ParseTarget(p.Address)
-		if err != nil || t.Host == "localhost" || t.Addr().IsLoopback() {
-			continue // what does not parse has been reported
-		}
+	for _, address := range farProxies(r.Proxies) { // what does not parse has been reported
 		problems = append(problems, v["router.proxy"].problem(fmt.Errorf(
-			"%s is not a loopback address, and there is no certificate to secure links with: %s, say --link-security external if a VPN such as WireGuard carries them, or accept the risk with --insecure", p.Address, remedy)))
+			"%s is not a loopback address, and there is no certificate to secure links with: %s, say --link-security external if a VPN such as WireGuard carries them, or accept the risk with --insecure", address, remedy)))
 	}
 	return problems
 }
@@ -64,9 +58,9 @@ func checkProxy(c *Config, v values, secured bool) (problems []error) {
 		problems = onLoopback(v["proxy.listen"], c.Proxy.Listen.Addr(), "127.0.0.1:9000",
 			"get one with 'oh-router proxy enroll', say --link-security external if a VPN such as WireGuard carries the links")
 	}
-	if a := c.Proxy.Metrics.Addr(); a.IsValid() && !a.IsLoopback() {
+	if a := c.Proxy.Metrics.Addr(); a.IsValid() && !a.IsLoopback() && !c.Proxy.OpenMetrics {
 		problems = append(problems, v["proxy.metrics"].problem(fmt.Errorf(
-			"%s is not a loopback address, and metrics are served to everybody, in the clear: use one such as 127.0.0.1:9100, or accept the risk with --insecure", spelt(a))))
+			"%s is not a loopback address, and metrics are served to everybody, in the clear: say --open-metrics if whoever reaches it may read them, or use one such as 127.0.0.1:9100", spelt(a))))
 	}
 	return problems
 }

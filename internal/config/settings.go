@@ -183,6 +183,14 @@ func proxySettings() []setting {
 			help: "where /livez, /readyz and /metrics listen, or off",
 			set:  one(func(c *Config, v string) (err error) { c.Proxy.Metrics, err = parseMetrics(v); return }),
 		}, {
+			key: "proxy.allowed_hosts", roles: []Role{ProxyRole}, arg: "HOST", split: splitCommas,
+			help: "name by which metrics may be called, besides localhost, this machine's own and every address; may be repeated",
+			set:  func(c *Config, v []string) (err error) { c.Proxy.AllowedHosts, err = parseHosts(v); return },
+		}, {
+			key: "proxy.open_metrics", roles: []Role{ProxyRole}, def: "false",
+			help: "permit an address beyond loopback for metrics: whoever reaches it may read them, in the clear",
+			set:  one(func(c *Config, v string) (err error) { c.Proxy.OpenMetrics, err = parseBool(v); return }),
+		}, {
 			key: "proxy.dial_timeout", roles: []Role{ProxyRole, Up}, arg: "DURATION", def: "5s",
 			help: "how long connecting to a target may take, at most 1m",
 			set: one(func(c *Config, v string) (err error) {

@@ -43,10 +43,11 @@ func TestMetricNames(t *testing.T) {
 	wantEcho(t, connect(t, s.bind(t, serve(t, echo).addr).Address))
 	wantSeries(t, s.api, "ohrouter_build_info", "ohrouter_bindings", "ohrouter_ports_free", "ohrouter_sessions",
 		"ohrouter_sessions_total", "ohrouter_bytes_total", "ohrouter_session_setup_seconds_bucket",
-		"ohrouter_session_setup_seconds_count", "ohrouter_links")
-	wantSeries(t, "http://"+s.metrics, "ohrouter_build_info", "ohrouter_dial_seconds_bucket", "ohrouter_links")
+		"ohrouter_session_setup_seconds_count", "ohrouter_links", "ohrouter_insecure")
+	wantSeries(t, "http://"+s.metrics, "ohrouter_build_info", "ohrouter_dial_seconds_bucket", "ohrouter_links", "ohrouter_insecure")
 	for series, want := range map[string]string{
 		"ohrouter_bindings": "1", "ohrouter_ports_free": "7", "ohrouter_sessions": "1", "ohrouter_session_setup_seconds_count": "1",
+		"ohrouter_insecure": "0",
 	} {
 		awaitMetric(t, s.api, series, want)
 	}

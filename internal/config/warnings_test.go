@@ -1,0 +1,112 @@
+package config
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/spf13/pflag"
+)
+
+// certificate is what gives a role credentials, split at spaces.
+const certificate = "--tls-cert=c.pem --tls-key=k.pem --tls-ca=a.pem"
+
+// loadLine loads the settings of a role for flags in one line.
+func loadLine(t *testing.T, role Role, line string) Config {
+	t.Helper()
+	return mustLoad(t, role, []string{"HOME=" + t.TempDir()}, strings.Fields(line)...)
+}
+
+// TestOpen checks that insecure is said to open what it does, and nothing else.
+func TestOpen(t *testing.T) {
+	const (
+		calls    = "calls of the API at 0.0.0.0:1, tokens included, are not encrypted"
+		noTokens = "as long as there is no API token, whoever reaches the API may map targets"
+		links    = "links to a.example:2 and 10.0.0.1:3 are neither encrypted nor authenticated"
+		taken    = "links at 10.0.0.1:2 are neither encrypted nor authenticated, and whoever reaches it may dial what the allow-list permits"
+		metrics  = "metrics at 10.0.0.1:3 are for whoever reaches them"
+	)
+	for _, tt := range []struct {
+		role Role
+		line string
+		want []string
+	}{
+		{RouterRole, "", nil},
+		{Up, "--listen=:1", []string{calls, noTokens}},
+		{Up, "--bind-address=10.0.0.1", []string{noTokens}},
+		{RouterRole, "--listen=:1 --proxy=a.example:2 --proxy=b=10.0.0.1:3 --proxy=localhost:4", []string{calls, noTokens, links}},
+		{RouterRole, "--proxy=a.example:2 --proxy=b=10.0.0.1:3", []string{links}},
+		{RouterRole, "--listen=:1 --proxy=a.example:2 --link-security=external", []string{calls, noTokens}},
+		{RouterRole, "--listen=:1 --proxy=a.example:2 " + certificate, []string{noTokens}},
+		{ProxyRole, "--metrics=127.0.0.1:3", nil},
+		{ProxyRole, "--listen=10.0.0.1:2 --metrics=10.0.0.1:3", []string{taken, metrics}},
+		{ProxyRole, "--listen=10.0.0.1:2 --metrics=10.0.0.1:3 --open-metrics", []string{taken}},
+		{ProxyRole, "--listen=10.0.0.1:2 --metrics=10.0.0.1:3 " + certificate, []string{metrics}},
+		{ProxyRole, "--listen=10.0.0.1:2 --link-security=external", nil},
+	} {
+		c := loadLine(t, tt.role, tt.line+" --insecure")
+		if !slices.Equal(c.Open, tt.want) {
+			t.Errorf("%s %s --insecure opens\n%q, want\n%q", tt.role, tt.line, c.Open, tt.want)
+		}
+		said := "insecure is set: " + strings.Join(tt.want, "; ")
+		if len(tt.want) == 0 {
+			said = "insecure is set, and nothing here needs it: leave it out"
+		}
+		if !slices.Contains(c.Warnings, said) {
+			t.Errorf("%s %s --insecure warns\n%q, want\n%q", tt.role, tt.line, c.Warnings, said)
+		}
+	}
+	if c := loadLine(t, RouterRole, ""); c.Open != nil || len(c.Warnings) > 0 && strings.Contains(c.Warnings[0], "insecure") {
+		t.Errorf("without insecure: open %q, warnings %q", c.Open, c.Warnings)
+	}
+}
+
+func TestUnprovedLinks(t *testing.T) {
+	for _, tt := range []struct {
+		role Role
+		line string
+		want string // in a warning; "" none
+	}{
+		{ProxyRole, "--link-security=external --listen=0.0.0.0:9000", "0.0.0.0 (all addresses) is reached from elsewhere"},
+		{ProxyRole, "--link-security=external --listen=[::]:9000", ":: (all addresses) is reached"},
+		{ProxyRole, "--link-security=external --listen=203.0.113.7:9000", "203.0.113.7 is reached"},
+		{ProxyRole, "--link-security=external --listen=10.8.0.2:9000", ""},
+		{ProxyRole, "--link-security=external --listen=100.64.3.4:9000", ""},
+		{ProxyRole, "--link-security=external --listen=[fd00::2]:9000", ""},
+		{ProxyRole, "--listen=0.0.0.0:9000 " + certificate, ""},
+		{RouterRole, "--link-security=external --proxy=east=203.0.113.7:9000", "203.0.113.7:9000 is a public address"},
+		{RouterRole, "--link-security=external --proxy=east=10.8.0.2:9000 --proxy=west=west.vpn:9000", ""},
+		{RouterRole, "--proxy=host2:9000 " + certificate, "--proxy east=host2:9000"},
+		{RouterRole, "--proxy=10.0.0.2:9000 " + certificate, "the proxy at 10.0.0.2:9000 has no name"},
+		{RouterRole, "--proxy=east=host2:9000 " + certificate, ""},
+		{RouterRole, "--proxy=host2:9000 --link-security=external " + certificate, ""},
+		{RouterRole, certificate, ""},
+	} {
+		quiet := map[Role]string{RouterRole: " --ports=1-2", ProxyRole: " --allow=any"}
+		got := strings.Join(loadLine(t, tt.role, tt.line+quiet[tt.role]).Warnings, "\n")
+		if tt.want == "" && got != "" || !strings.Contains(got, tt.want) {
+			t.Errorf("%s %s warns %q, want %q", tt.role, tt.line, got, tt.want)
+		}
+	}
+}
+
+func TestOpenMetrics(t *testing.T) {
+	load := func(args ...string) error {
+		fs := pflag.NewFlagSet("proxy", pflag.ContinueOnError)
+		Flags(fs, ProxyRole)
+		if err := fs.Parse(args); err != nil {
+			t.Fatal(err)
+		}
+		_, err := Load(ProxyRole, fs, nil, nil)
+		return err
+	}
+	if err := load("--metrics=:1"); err == nil || !strings.Contains(err.Error(), "say --open-metrics") {
+		t.Errorf("metrics for everybody = %v, want a refusal that names --open-metrics", err)
+	}
+	if err := load("--metrics=:1", "--open-metrics"); err != nil {
+		t.Errorf("open metrics: %v", err)
+	}
+	if err := load("--metrics=:1", "--open-metrics", "--listen=:2"); err == nil {
+		t.Error("--open-metrics opens the listener for links, too")
+	}
+}
