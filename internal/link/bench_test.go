@@ -115,7 +115,7 @@ func BenchmarkPool(b *testing.B) {
 	f := newFar(b, nil)
 	n := newNear(b, nil, Pool{Max: 64}, f.Proxy)
 	l := n.put(b, 1)[0]
-	p := &pool{least: worthwhile, setUp: worthwhile}
+	p := &pool{least: worthwhile, setUp: worthwhile, proven: true}
 	b.Run("wanted", func(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {

@@ -52,6 +52,7 @@ type pool struct {
 	ended  bool       // nothing is put in any more
 	links  []warmLink // oldest first
 	making int
+	proven bool            // links have come about: the proxy knows how
 	latest []time.Duration // how long making a link took, the last times
 	setUp  time.Duration   // the shortest of them, as a busy machine makes others longer; 0 not known
 	known  time.Time       // since when
@@ -115,8 +116,8 @@ func (p *pool) lacks(limits Pool, now time.Time) int {
 		return 0
 	}
 	size := min(max(int(math.Ceil(p.peak-0.5)), limits.Min), limits.Max)
-	if p.setUp == 0 || p.pause > 0 {
-		size = min(size, 1) // it is to be seen whether they are of use, or come about
+	if !p.proven || p.pause > 0 {
+		size = min(size, 1) // it is to be seen whether they come about, and are of use
 	}
 	return max(size-len(p.links)-p.making, 0)
 }
@@ -142,7 +143,7 @@ func (p *pool) made(limits Pool, l *Link, err error, now time.Time) (taken bool)
 	p.making--
 	switch {
 	case err == nil:
-		p.pause, p.next = 0, time.Time{}
+		p.proven, p.pause, p.next = true, 0, time.Time{}
 	case !now.Before(p.next): // the first of those that were made at once
 		p.pause = min(max(2*p.pause, minPause), maxPause)
 		p.next = now.Add(p.pause/2 + rand.N(p.pause))

@@ -59,7 +59,7 @@ func TestPoolSize(t *testing.T) {
 		{"none", far, 0, 0, burst(10, 0), 0, 0},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			p := &pool{least: worthwhile, setUp: tt.setUp}
+			p := &pool{least: worthwhile, setUp: tt.setUp, proven: tt.setUp > 0}
 			limits := Pool{Min: tt.min, Max: tt.max}
 			now := tt.wanted(p, limits)
 			if n := p.missing(limits, now); n < tt.low || n > tt.top {
@@ -73,7 +73,7 @@ func TestPoolSize(t *testing.T) {
 }
 
 func TestPoolTellsWhetherItIsShort(t *testing.T) {
-	p := &pool{least: worthwhile, setUp: worthwhile}
+	p := &pool{least: worthwhile, setUp: worthwhile, proven: true}
 	limits, now := Pool{Max: 2}, time.Unix(1e9, 0)
 	if !p.want(limits, now) {
 		t.Error("want = false, and there is no link")
@@ -111,7 +111,7 @@ func TestPoolSetUpTime(t *testing.T) {
 }
 
 func TestPoolBacksOff(t *testing.T) {
-	p := &pool{least: worthwhile, setUp: worthwhile}
+	p := &pool{least: worthwhile, setUp: worthwhile, proven: true}
 	limits, now := Pool{Min: 5, Max: 9}, time.Unix(1e9, 0)
 	failed := errors.New("nobody there")
 	if n := p.missing(limits, now); n != 5 {
@@ -145,8 +145,24 @@ func TestPoolBacksOff(t *testing.T) {
 	}
 }
 
-func TestPoolAges(t *testing.T) {
+// TestPoolTriesOne has a proxy of which it is not known whether it gives warm
+// links: how long a connect takes does not tell.
+func TestPoolTriesOne(t *testing.T) {
 	p := &pool{least: worthwhile, setUp: worthwhile}
+	limits, now := Pool{Min: 5, Max: 9}, time.Unix(1e9, 0)
+	for _, want := range []int{1, 0} {
+		if n := p.missing(limits, now); n != want {
+			t.Errorf("%d links are missing of a proxy that has given none, want %d", n, want)
+		}
+	}
+	p.made(limits, &Link{}, nil, now)
+	if n := p.missing(limits, now); n != 4 {
+		t.Errorf("%d links are missing after the first, want the other 4", n)
+	}
+}
+
+func TestPoolAges(t *testing.T) {
+	p := &pool{least: worthwhile, setUp: worthwhile, proven: true}
 	limits, now := Pool{Min: 64, Max: 64}, time.Unix(1e9, 0)
 	var ages []time.Duration
 	for range p.missing(limits, now) {

@@ -179,7 +179,8 @@ func TestShutdownWhileLinksAreMade(t *testing.T) {
 	asked := make(chan struct{}, 64)
 	p := Proxy{Name: "dc1", Address: listen(t, func(ctx context.Context, c *net.TCPConn) { asked <- struct{}{}; silent(ctx, c) })}
 	n := newNear(t, nil, Pool{Min: 4, Max: 8}, p)
-	n.known()[0].pool.setUp = time.Second
+	pool := &n.known()[0].pool
+	pool.setUp, pool.proven = time.Second, true
 	n.keep()
 	for range 4 {
 		<-asked
