@@ -221,7 +221,7 @@ func (r *Request) take(m connectCommand) error {
 	if err != nil {
 		return err
 	}
-	r.Session, r.Target, r.Parked = printable(m.Session, maxSession), t, m.Park
+	r.Session, r.Target, r.Parked, r.asked = printable(m.Session, maxSession), t, m.Park, time.Now()
 	return nil
 }
 

@@ -69,6 +69,7 @@ type connectResponse struct {
 	Resolved string        `cbor:"2,keyasint,omitempty"` // "ip:port" that was connected to
 	Message  string        `cbor:"3,keyasint,omitempty"` // for people; never parsed
 	Patience uint32        `cbor:"4,keyasint,omitempty"` // the longest the proxy takes to answer, in ms
+	Took     uint32        `cbor:"7,keyasint,omitempty"` // from the ConnectCommand to this, in µs; 0 not told
 }
 
 // ackCommand makes the session stand. It has no fields yet.

@@ -61,6 +61,7 @@ func (h *Handshake) Call() (c Call, ok bool) {
 	h.rest = h.rest[1:]
 	h.dialer.wanted(p)
 	h.link, _ = h.dialer.newLink(p, nil) // fails with TLS only
+	h.link.begun = now
 	return Call{To: to, Hello: h.hello, ConnectWithin: Timeout, AnswerWithin: p.patience() + Timeout, Sockets: h.dialer.Sockets}, true
 }
 

@@ -22,6 +22,7 @@ type Link struct {
 	conn    net.Conn // nil when somebody else has the connection
 	proxy   *proxy
 	tracker tracker
+	begun   time.Time // when connecting began; zero once that has been looked at, and with TLS
 
 	secured *secured          // it is one of these, whose lock guards conn and cut; nil without TLS
 	leaf    *x509.Certificate // of the proxy, if it is
@@ -82,6 +83,9 @@ func (l *Link) answered(m connectResponse) (is bool, err error) {
 		return false, err
 	}
 	l.proxy.learn(m.Patience)
+	if err == nil && m.Took > 0 {
+		l.answeredIn(time.Duration(m.Took) * time.Microsecond)
+	}
 	return true, err
 }
 

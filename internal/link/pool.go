@@ -5,7 +5,6 @@ import (
 	"errors"
 	"math"
 	"math/rand/v2"
-	"slices"
 	"sync"
 	"time"
 
@@ -26,8 +25,6 @@ type Pool struct {
 const (
 	// worthwhile is how long making a link has to take for a pool to be of use.
 	worthwhile = 2 * time.Millisecond
-	// measureEvery is how often it is looked how long that takes.
-	measureEvery = 30 * time.Second
 	// maxWarm is how old a warm link gets; a proxy waits ackTimeout. Ages
 	// differ by a third, so that links that were made together do not end
 	// together.
@@ -53,9 +50,10 @@ type pool struct {
 	links  []warmLink // oldest first
 	making int
 	proven bool            // links have come about: the proxy knows how
-	latest []time.Duration // how long making a link took, the last times
-	setUp  time.Duration   // the shortest of them, as a busy machine makes others longer; 0 not known
-	known  time.Time       // since when
+	latest []time.Duration // how long connecting took, the last times
+	first  shortest        // how long first answers took
+	setUp  time.Duration   // how long making a link takes at least, by what is known of both; 0 not known
+	known  time.Time       // since when latest is
 	level  float64         // links wanted lately
 	peak   float64         // the highest level, as far as it is not forgotten
 	at     time.Time       // of level and peak
@@ -66,21 +64,6 @@ type pool struct {
 type warmLink struct {
 	*Link
 	until time.Time
-}
-
-// tookSetUp notes how long it took to make a link.
-func (p *pool) tookSetUp(d time.Duration, now time.Time) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.latest = append(p.latest[max(0, len(p.latest)-3):], d)
-	p.setUp, p.known = slices.Min(p.latest), now
-}
-
-// unknown tells that it is time to look how long making a link takes.
-func (p *pool) unknown(now time.Time) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return now.Sub(p.known) > measureEvery
 }
 
 // worth tells whether warm links are of use. The caller holds mu.
@@ -318,6 +301,7 @@ func (l *Link) wait(ctx context.Context) (answered bool, err error) {
 		return false, err
 	}
 	l.proxy.learn(m.Patience)
+	l.answeredIn(0)
 	if m.Code != "" {
 		return true, (&connectResponse{Code: m.Code, Message: m.Message}).refusal()
 	}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"net/netip"
 	"sync"
@@ -24,6 +25,7 @@ type Request struct {
 	Parked  bool            // the AckCommand comes when a client does
 
 	acceptor *Acceptor
+	asked    time.Time
 	conn     net.Conn // nil when somebody else has the connection
 	warm     func()   // of AcceptWarm, or nil
 	tracker  tracker
@@ -163,7 +165,8 @@ func (r *Request) giveUp() {
 
 // connected returns what tells a router that the target is connected.
 func (r *Request) connected(resolved netip.AddrPort) *connectResponse {
-	return &connectResponse{Resolved: resolved.String(), Patience: r.acceptor.patience()}
+	took := min(time.Since(r.asked).Microseconds(), math.MaxUint32)
+	return &connectResponse{Resolved: resolved.String(), Patience: r.acceptor.patience(), Took: uint32(took)}
 }
 
 // Reject answers why there is no session and closes the connection. The error

@@ -24,7 +24,11 @@ func (d *Dialer) connect(ctx context.Context, p *proxy) (*Link, error) {
 		return nil, d.explain(err)
 	}
 	p.pool.tookSetUp(time.Since(begin), time.Now())
-	return d.newLink(p, conn)
+	l, err := d.newLink(p, conn)
+	if err == nil && d.TLS == nil { // with TLS the set-up itself has asked the proxy
+		l.begun = begin
+	}
+	return l, err
 }
 
 // connectWith connects to a proxy. When it proves what it should not, or

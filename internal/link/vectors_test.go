@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	ohrouter "github.com/ohrouter/oh-router"
@@ -36,6 +37,7 @@ type frameVector struct {
 		Resolved      string
 		Message       string
 		Patience      uint32
+		Took          uint32
 	}
 	Error string
 }
@@ -190,7 +192,7 @@ func (v frameVector) message() any {
 	case typeConnect.String():
 		return &connectCommand{Session: m.Session, Host: m.Host, Port: m.Port, Park: m.Park}
 	case typeResponse.String():
-		return &connectResponse{Code: m.Code, Resolved: m.Resolved, Message: m.Message, Patience: m.Patience}
+		return &connectResponse{Code: m.Code, Resolved: m.Resolved, Message: m.Message, Patience: m.Patience, Took: m.Took}
 	case typeWarm.String():
 		return &warmCommand{}
 	case typeReady.String():
@@ -223,7 +225,9 @@ func encode(t testing.TB, kind frameType, message any) []byte {
 func TestToProxyVectors(t *testing.T) {
 	for _, v := range vectors[toProxyVector](t, "to_proxy.json") {
 		for _, step := range []int{0, 1} {
-			t.Run(v.Name, func(t *testing.T) { v.run(t, step) })
+			t.Run(v.Name, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) { v.run(t, step) }) // in which an answer takes no time
+			})
 		}
 	}
 }
