@@ -117,6 +117,10 @@ type noSessions struct{}
 func (noSessions) Sessions(string) []ohrouter.Session { return nil }
 func (noSessions) Kill(string) error                  { return nil }
 
+func (noSessions) Session(id string) (ohrouter.Session, error) {
+	return ohrouter.Session{}, ohrouter.Errorf(ohrouter.NotFound, "no session has the id %q", id)
+}
+
 func (f *fakeAPI) bind(w http.ResponseWriter, r *http.Request) {
 	var spec ohrouter.BindingSpec
 	if err := json.NewDecoder(r.Body).Decode(&spec); err != nil {
