@@ -11,6 +11,7 @@ import (
 //	target_denied, target_refused, target_unreachable,
 //	target_unresolved, target_timeout                   target_unreachable
 //	no_proxy, proxy_unreachable                         the code, without names
+//	internal                                            the code, without what went wrong
 //	everything else                                     as it is
 func withheld(code ohrouter.Code) (told ohrouter.Code, message string, changed bool) {
 	switch code {
@@ -18,6 +19,8 @@ func withheld(code ohrouter.Code) (told ohrouter.Code, message string, changed b
 		return ohrouter.TargetUnreachable, "the target cannot be reached; the router's log has the reason", true
 	case ohrouter.NoProxy, ohrouter.ProxyUnreachable:
 		return code, "no proxy can serve the target now", true
+	case ohrouter.Internal: // what went wrong may have addresses and files in it
+		return code, "internal error; the server's log has the details", true
 	}
 	return code, "", false
 }

@@ -17,6 +17,7 @@ func TestTold(t *testing.T) {
 		ohrouter.TargetDenied: ohrouter.TargetUnreachable, ohrouter.TargetRefused: ohrouter.TargetUnreachable,
 		ohrouter.TargetUnreachable: ohrouter.TargetUnreachable, ohrouter.TargetUnresolved: ohrouter.TargetUnreachable,
 		ohrouter.TargetTimeout: ohrouter.TargetUnreachable, ohrouter.NoProxy: ohrouter.NoProxy, ohrouter.ProxyUnreachable: ohrouter.ProxyUnreachable,
+		ohrouter.Internal: ohrouter.Internal,
 	}
 	messages := map[ohrouter.Code]string{}
 	for _, code := range ohrouter.Codes() {

@@ -136,15 +136,15 @@ func (a *api) fault(ctx context.Context, doing string, err error) *Problem {
 func (a *api) told(ctx context.Context, doing string, err error) *Problem {
 	who := callerOf(ctx)
 	all, told := who.Told(err)
-	if !all {
+	p := problemFor(told)
+	switch {
+	case p.Code == ohrouter.Internal && ctx.Err() == nil:
+		a.Log.Error("API call failed", "call", doing, "owner", who.Owner(), "err", err)
+	case !all:
 		a.Log.Info("reason not told", "call", doing, "owner", who.Owner(), "code", ohrouter.CodeOf(err), "err", err)
 	}
-	p := problemFor(told)
 	if p.Code == ohrouter.Unauthorized || p.Code == ohrouter.Forbidden {
 		p = challenge(p, true)
-	}
-	if p.Code == ohrouter.Internal && ctx.Err() == nil {
-		a.Log.Error("API call failed", "call", doing, "err", err)
 	}
 	return p
 }

@@ -2,6 +2,7 @@ package api
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http/httptest"
@@ -191,6 +192,14 @@ func TestReasons(t *testing.T) {
 		if n := strings.Count(log.String(), `"code":"`+string(code)+`","err":"10.9.9.9 says no"`); n != 2 {
 			t.Errorf("the log has the reason %d times, want 2: %s", n, log.String())
 		}
+	}
+	fake.err = &ohrouter.Error{Code: ohrouter.Internal, Message: "10.9.9.9 broke", Err: errors.New("at 10.8.8.8")}
+	log.Reset()
+	if status, _, body := call(t, base, "POST /v1/bindings", `{"target":"db.internal:3306"}`, h.as("user")...); status != 500 || strings.Contains(body, "10.") {
+		t.Errorf("a fault of the router as user = %d %s, want the code alone", status, body)
+	}
+	if !strings.Contains(log.String(), "10.8.8.8") || strings.Count(log.String(), "\n") != 1 {
+		t.Errorf("the log has %s, want the fault, once", log.String())
 	}
 	if len(answers) != 2 { // one with and one without an envelope
 		t.Errorf("a user gets %d answers, want one for all reasons: %v", len(answers), answers)
