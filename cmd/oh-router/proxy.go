@@ -75,7 +75,7 @@ func startProxy(ctx context.Context, p *process, address string, budget socket.B
 	all, ofOne := handshakes(cfg.Handshakes)
 	s.proxy = proxy.New(proxy.Config{
 		Own: s.own(), Handshakes: all, HandshakesPerSource: ofOne,
-		TLS: s.linkSettings(), Explain: identity.Explain,
+		TLS: s.linkSettings(), Explain: identity.Explain, MaxHandshake: p.cfg.MaxHandshake,
 		Allow: cfg.Allow, DialTimeout: cfg.DialTimeout, Targets: p.sockets(cfg.TargetCongestion), Descriptors: budget, States: states, Relay: p.relay,
 		Name: nameOf, Audit: p.audit, Log: p.log, Metrics: p.metrics,
 	})

@@ -72,7 +72,7 @@ func startRouter(ctx context.Context, p *process, proxies []link.Proxy, budget s
 	cfg := p.cfg.Router
 	s := &routerServer{p: p, dialer: link.NewDialer(proxies, states)}
 	s.dialer.Pool = link.Pool{Min: cfg.Pool.Min, Max: cfg.Pool.Max, Descriptors: budget}
-	s.dialer.Sockets = p.sockets(cfg.LinkCongestion)
+	s.dialer.Sockets, s.dialer.MaxHandshake = p.sockets(cfg.LinkCongestion), p.cfg.MaxHandshake
 	s.router = router.New(router.Config{
 		BindAddress: cfg.BindAddress, Clients: p.sockets(cfg.ClientCongestion), Linker: linker{s.dialer}, Relay: p.relay, Park: cfg.Park,
 		Descriptors: budget, Audit: p.audit, Log: p.log, Metrics: p.metrics,

@@ -242,14 +242,15 @@ func (p *process) reload(s server, load func() (config.Config, error)) {
 		p.log.Warn("check the configuration", "warning", w)
 	}
 	p.needRestart(map[string]bool{
-		"audit_log":         cfg.AuditLog != p.cfg.AuditLog,
-		"log_format":        cfg.LogFormat != p.cfg.LogFormat,
-		"dead_peer_timeout": cfg.DeadPeerTimeout != p.cfg.DeadPeerTimeout,
-		"backlog":           cfg.Backlog != p.cfg.Backlog,
-		"loops":             cfg.Loops != p.cfg.Loops,
-		"insecure":          cfg.Insecure != p.cfg.Insecure,
-		"link_security":     cfg.LinkSecurity != p.cfg.LinkSecurity,
-		"tls_cert":          cfg.Certificate != p.cfg.Certificate,
+		"audit_log":           cfg.AuditLog != p.cfg.AuditLog,
+		"log_format":          cfg.LogFormat != p.cfg.LogFormat,
+		"dead_peer_timeout":   cfg.DeadPeerTimeout != p.cfg.DeadPeerTimeout,
+		"backlog":             cfg.Backlog != p.cfg.Backlog,
+		"loops":               cfg.Loops != p.cfg.Loops,
+		"insecure":            cfg.Insecure != p.cfg.Insecure,
+		"link_security":       cfg.LinkSecurity != p.cfg.LinkSecurity,
+		"tls_cert":            cfg.Certificate != p.cfg.Certificate,
+		"max_handshake_bytes": cfg.MaxHandshake != p.cfg.MaxHandshake,
 	})
 	p.level.Set(cfg.LogLevel)
 	p.cfg.DrainTimeout = cfg.DrainTimeout

@@ -59,6 +59,7 @@ type Common struct {
 	Insecure        bool          // more than loopback may be used without credentials
 	LinkSecurity    LinkSecurity
 	Certificate     Certificate
+	MaxHandshake    int // bytes of TLS from a peer that has not proved who it is
 }
 
 // LinkSecurity is what protects links.

@@ -56,7 +56,7 @@ func diff(want, got Config) string {
 }
 
 func TestDefaults(t *testing.T) {
-	common := Common{LogLevel: slog.LevelInfo, LogFormat: AutoLog, DrainTimeout: 30 * time.Second, DeadPeerTimeout: 25 * time.Second, LinkSecurity: AutoSecurity}
+	common := Common{LogLevel: slog.LevelInfo, LogFormat: AutoLog, DrainTimeout: 30 * time.Second, DeadPeerTimeout: 25 * time.Second, LinkSecurity: AutoSecurity, MaxHandshake: 16 << 10}
 	router := Router{
 		Listen:      netip.MustParseAddrPort("127.0.0.1:8080"),
 		BindAddress: netip.MustParseAddr("127.0.0.1"),
@@ -203,6 +203,7 @@ func TestValuesRefused(t *testing.T) {
 		{Up, "--park=31s", `--park: 31s is too long: it may be 30s at most`},
 		{Up, "--dial-timeout=0", `--dial-timeout: 0 is too short: it has to be more than 0`},
 		{ProxyRole, "--max-handshakes=0", `--max-handshakes: "0" is not a number from 1 to 1000000`},
+		{RouterRole, "--max-handshake-bytes=4096", `--max-handshake-bytes: "4096" is not a number of bytes from 8192 to 262144`},
 		{Up, "--dial-timeout=2m", `--dial-timeout: 2m is too long: it may be 1m0s at most`},
 		{Up, "--listen=8080", `--listen: "8080" is not IP:PORT, as in 127.0.0.1:8080, [::1]:8080, or :8080 for all addresses`},
 		{Up, "--listen=127.0.0.1:http", `--listen: "127.0.0.1:http": the port is not a number from 0 to 65535 (0: any that is free)`},

@@ -92,6 +92,10 @@ func commonSettings() []setting {
 			key: "tls_ca", roles: []Role{RouterRole, ProxyRole}, arg: "FILE",
 			help: "CAs that the other side's certificate is to be of, in PEM form",
 			set:  one(func(c *Config, v string) error { c.Certificate.CA = v; return nil }),
+		}, {
+			key: "max_handshake_bytes", roles: []Role{RouterRole, ProxyRole}, arg: "NUMBER", def: "16384",
+			help: "bytes of TLS that a peer may send before it has proved who it is, from 8192 to 262144",
+			set:  one(func(c *Config, v string) (err error) { c.MaxHandshake, err = parseHandshake(v); return }),
 		},
 	}
 }

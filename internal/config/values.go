@@ -41,6 +41,20 @@ func parseLogFormat(s string) (LogFormat, error) {
 	return "", fmt.Errorf("%.60q is not a log format: text, json or auto", s)
 }
 
+// What a handshake of TLS may take: chains of certificates are most of it.
+const (
+	minHandshake = 8 << 10
+	maxHandshake = 256 << 10
+)
+
+func parseHandshake(s string) (int, error) {
+	n, err := strconv.Atoi(s)
+	if err != nil || n < minHandshake || n > maxHandshake {
+		return 0, fmt.Errorf("%.60q is not a number of bytes from %d to %d", s, minHandshake, maxHandshake)
+	}
+	return n, nil
+}
+
 // maxPool is the most warm links to one proxy: a proxy takes 1,024 of a router
 // that are not acknowledged, checks included.
 const maxPool = 256

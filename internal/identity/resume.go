@@ -59,8 +59,18 @@ type sessionCache struct {
 	some atomic.Bool
 }
 
+// maxTicket is the most bytes of a session that is worth to be remembered. A
+// proxy keeps its sessions in tickets, the router's certificates included, and
+// takes 4 KiB of a router that it has not answered yet.
+const maxTicket = 3 << 10
+
 // Put implements tls.ClientSessionCache.
 func (c *sessionCache) Put(key string, s *tls.ClientSessionState) {
+	if s != nil {
+		if ticket, _, err := s.ResumptionState(); err != nil || len(ticket) > maxTicket {
+			s = nil
+		}
+	}
 	c.some.Store(s != nil)
 	c.ClientSessionCache.Put(key, s)
 }

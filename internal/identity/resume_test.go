@@ -2,6 +2,9 @@ package identity
 
 import (
 	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
 	"testing"
 )
 
@@ -57,5 +60,21 @@ func TestLinksForget(t *testing.T) {
 	}
 	if c, _ := shake(t, links.Settings(true), refuses); c.err != nil || c.state.DidResume {
 		t.Errorf("second attempt: %v, resumed %v; want a handshake of its own", c.err, c.state.DidResume)
+	}
+}
+
+// TestLongChainsAreNotResumed has a router whose certificates are so long that
+// a session with them in it would not get through.
+func TestLongChainsAreNotResumed(t *testing.T) {
+	by := ca(t)
+	c, key := leaf(t, by, main1, func(c *x509.Certificate) {
+		c.ExtraExtensions = []pkix.Extension{{Id: asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 99999, 1}, Value: make([]byte, 4000)}}
+	})
+	router, proxy := opened(t, Config{Files: bundle(t, key, c, by.cert), Role: main1.Role}), credentials(t, by, east, nil)
+	links, server := router.Links("east"), proxy.LinkServer()
+	for round := range 3 {
+		if c, _ := shake(t, links.Settings(false), server); c.err != nil || c.state.DidResume {
+			t.Errorf("round %d: resumed %v, %v; want a whole handshake", round, c.state.DidResume, c.err)
+		}
 	}
 }

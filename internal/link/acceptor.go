@@ -14,7 +14,6 @@ import (
 	"time"
 
 	ohrouter "github.com/ohrouter/oh-router"
-	"github.com/ohrouter/oh-router/internal/socket"
 )
 
 // How long and how often a peer may leave its part of the handshake undone.
@@ -38,6 +37,9 @@ type Acceptor struct {
 	// better error for a handshake that has failed, and may be nil.
 	TLS     *tls.Config
 	Explain func(error) error
+	// MaxHandshake is how many bytes of TLS a peer may send before it has proved
+	// who it is; 0 any number.
+	MaxHandshake int
 	// Draining, if not nil, is closed when warm links are to go.
 	Draining <-chan struct{}
 
@@ -90,15 +92,16 @@ func (r *Request) begin(ctx context.Context) error {
 
 // secure proves who both are. When that fails the router is to learn why.
 func (r *Request) secure(ctx context.Context, until time.Time) error {
-	under := r.conn
+	under, known := r.conn, func() {}
 	if tcp, ok := under.(*net.TCPConn); ok {
-		under = socket.NewTransport(tcp)
+		under, known = bounded(tcp, r.acceptor.MaxHandshake)
 	}
 	conn := tls.Server(under, r.acceptor.TLS)
 	short, cancel := context.WithDeadline(ctx, until)
 	defer cancel()
 	err := conn.HandshakeContext(short)
 	if err == nil {
+		known()
 		r.conn = conn
 		return nil
 	}

@@ -22,6 +22,9 @@ type Dialer struct {
 	TLS func(p Proxy, again bool) *tls.Config
 	// Explain may find a better error for a handshake of TLS that has failed.
 	Explain func(error) error
+	// MaxHandshake is how many bytes of TLS a proxy may send before it has proved
+	// who it is; 0 any number.
+	MaxHandshake int
 	// Pool bounds the warm links.
 	Pool Pool
 	// Sockets are the options of links.

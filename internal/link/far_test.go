@@ -32,7 +32,7 @@ func newFar(t testing.TB, c *certs) *far {
 		states: newStates(), conns: make(chan *net.TCPConn, 1024), payload: make(chan string, 1024),
 		drain: sync.OnceFunc(func() { close(draining) }),
 	}
-	f.Acceptor = &Acceptor{States: f.states.States, Draining: draining, Patience: time.Second}
+	f.Acceptor = &Acceptor{States: f.states.States, Draining: draining, Patience: time.Second, MaxHandshake: 16 << 10}
 	if c != nil {
 		f.TLS = c.server()
 	}
@@ -124,7 +124,7 @@ func newNear(t testing.TB, c *certs, limits Pool, proxies ...Proxy) *near {
 	n := &near{states: newStates(), stop: func() {}}
 	n.Dialer = NewDialer(proxies, n.states.States)
 	if c != nil {
-		n.TLS = always(c.client())
+		n.TLS, n.MaxHandshake = always(c.client()), 16<<10
 	}
 	limits.Descriptors = socket.NewBudget(descriptors)
 	n.Pool = limits

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	ohrouter "github.com/ohrouter/oh-router"
+	"github.com/ohrouter/oh-router/internal/gate"
 	"github.com/ohrouter/oh-router/internal/socket"
 )
 
@@ -46,9 +47,11 @@ func (d *Dialer) connectWith(ctx context.Context, p *proxy, again bool) (net.Con
 	if d.TLS == nil {
 		return conn, nil
 	}
-	secure := tls.Client(socket.NewTransport(conn), settings)
+	under, known := bounded(conn, d.MaxHandshake)
+	secure := tls.Client(under, settings)
 	err = secure.HandshakeContext(ctx)
 	if err == nil {
+		known()
 		return secure, nil
 	}
 	socket.Abort(conn)
@@ -56,6 +59,16 @@ func (d *Dialer) connectWith(ctx context.Context, p *proxy, again bool) (net.Con
 		return nil, err
 	}
 	return d.connectWith(ctx, p, true)
+}
+
+// bounded returns conn for TLS to run over. Its peer may send so many bytes, 0
+// any number, until known is called.
+func bounded(conn *net.TCPConn, most int) (t *socket.Transport, known func()) {
+	t = socket.NewTransport(conn)
+	if most > 0 {
+		t.TakeOver(gate.NewHandshake(conn, most))
+	}
+	return t, func() { t.TakeOver(nil) }
 }
 
 func (d *Dialer) explain(err error) error {

@@ -18,6 +18,7 @@ import (
 
 	ohrouter "github.com/ohrouter/oh-router"
 	"github.com/ohrouter/oh-router/internal/audit"
+	"github.com/ohrouter/oh-router/internal/gate"
 	"github.com/ohrouter/oh-router/internal/link"
 	"github.com/ohrouter/oh-router/internal/policy"
 	"github.com/ohrouter/oh-router/internal/relay"
@@ -35,15 +36,16 @@ type Config struct {
 	// and of one source; 0 any number. The oldest go when there are more.
 	Handshakes, HandshakesPerSource int
 
-	States  *link.States
-	TLS     *tls.Config                                                  // of links; nil is plain TCP
-	Explain func(error) error                                            // finds better errors for handshakes of TLS; nil none
-	Relay   *relay.Engine                                                // carries the sessions; closed after Shutdown
-	Resolve func(ctx context.Context, host string) ([]netip.Addr, error) // nil: the system's resolver
-	Name    func(router *x509.Certificate) string                        // for the audit log; nil: no names
-	Audit   *audit.Log                                                   // nil: none
-	Log     *slog.Logger
-	Metrics prometheus.Registerer
+	States       *link.States
+	TLS          *tls.Config                                                  // of links; nil is plain TCP
+	MaxHandshake int                                                          // bytes of it from a router that has not proved who it is; 0 any number
+	Explain      func(error) error                                            // finds better errors for handshakes of TLS; nil none
+	Relay        *relay.Engine                                                // carries the sessions; closed after Shutdown
+	Resolve      func(ctx context.Context, host string) ([]netip.Addr, error) // nil: the system's resolver
+	Name         func(router *x509.Certificate) string                        // for the audit log; nil: no names
+	Audit        *audit.Log                                                   // nil: none
+	Log          *slog.Logger
+	Metrics      prometheus.Registerer
 }
 
 // Proxy serves links. It is made by [New].
@@ -62,7 +64,8 @@ type Proxy struct {
 	draining bool
 	stopped  bool                  // nothing is started any more
 	links    map[*session]struct{} // from accept to end
-	crowd    crowd                 // of them
+	crowd    gate.Crowd[*session]  // of them, those that have not said yet what they want
+	warned   time.Time             // of the crowd
 	begun    int                   // of them
 	listener *relay.Listener
 	idle     chan struct{} // closed when draining and no session is left that has begun
@@ -73,7 +76,7 @@ func New(cfg Config) *Proxy {
 	p := &Proxy{
 		cfg:   cfg,
 		links: make(map[*session]struct{}),
-		crowd: crowd{most: cfg.Handshakes, mostOfOne: cfg.HandshakesPerSource},
+		crowd: gate.Crowd[*session]{Most: cfg.Handshakes, MostOfOne: cfg.HandshakesPerSource},
 		idle:  make(chan struct{}),
 		dialSeconds: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:    "ohrouter_dial_seconds",
@@ -88,7 +91,7 @@ func New(cfg Config) *Proxy {
 	p.allow.Store(cfg.Allow)
 	p.ctx, p.stop = context.WithCancel(context.Background())
 	p.taking, p.drain = context.WithCancel(p.ctx)
-	p.acceptor = &link.Acceptor{States: cfg.States, Patience: cfg.DialTimeout, TLS: cfg.TLS, Explain: cfg.Explain, Draining: p.taking.Done()}
+	p.acceptor = &link.Acceptor{States: cfg.States, Patience: cfg.DialTimeout, TLS: cfg.TLS, Explain: cfg.Explain, MaxHandshake: cfg.MaxHandshake, Draining: p.taking.Done()}
 	cfg.Metrics.MustRegister(p.dialSeconds, p.dropped)
 	return p
 }

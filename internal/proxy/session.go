@@ -12,6 +12,7 @@ import (
 
 	ohrouter "github.com/ohrouter/oh-router"
 	"github.com/ohrouter/oh-router/internal/audit"
+	"github.com/ohrouter/oh-router/internal/gate"
 	"github.com/ohrouter/oh-router/internal/link"
 	"github.com/ohrouter/oh-router/internal/policy"
 	"github.com/ohrouter/oh-router/internal/relay"
@@ -34,14 +35,14 @@ type session struct {
 
 	// Proxy.mu guards the rest.
 	way     way
-	place   place            // until it has said what it wants
-	why     ohrouter.Outcome // of being cut, be it before there was anything to cut; "" while nobody has
-	opened  bool             // in the audit log
-	begun   bool             // its end is waited for by a drain
-	onLoop  bool             // a loop opens it
-	carried *relay.Session   // nil until a loop, or the relay, has it
-	link    *net.TCPConn     // while a goroutine serves it
-	target  *net.TCPConn     // likewise, once it is connected
+	place   gate.Member[*session] // until it has said what it wants
+	why     ohrouter.Outcome      // of being cut, be it before there was anything to cut; "" while nobody has
+	opened  bool                  // in the audit log
+	begun   bool                  // its end is waited for by a drain
+	onLoop  bool                  // a loop opens it
+	carried *relay.Session        // nil until a loop, or the relay, has it
+	link    *net.TCPConn          // while a goroutine serves it
+	target  *net.TCPConn          // likewise, once it is connected
 }
 
 // way is where a session leads, and by which list that was permitted.
@@ -290,7 +291,7 @@ func (s *session) end() {
 	p.mu.Lock()
 	s.onLoop = false
 	delete(p.links, s)
-	p.crowd.leave(s)
+	p.crowd.Leave(&s.place)
 	if s.begun {
 		p.begun--
 		if p.draining && p.begun == 0 {
@@ -324,7 +325,7 @@ func (s *session) cut(why ohrouter.Outcome) {
 func (p *Proxy) begin(s *session, w way) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.crowd.leave(s)
+	p.crowd.Leave(&s.place)
 	if p.draining && !s.begun || w.at.IsValid() && w.allow != p.allow.Load() {
 		return false
 	}

@@ -22,9 +22,9 @@ func (t *Transport) NetConn() net.Conn { return t.TCPConn }
 
 // TakeOver has rw do all reads and writes from here on, and write deadlines no
 // effect: crypto/tls sets one to send the end of a stream, which would then be
-// lost on a peer that is slow. Nobody may be reading or writing, and the
-// handshake is to be complete: crypto/tls goes on after a read that fails with
-// a net.Error that is Temporary, but a handshake does not. nil gives them back.
+// lost on a peer that is slow. Nobody may be reading or writing. nil gives them
+// back. crypto/tls goes on after a read that fails with a net.Error that is
+// Temporary, but not before its handshake is complete.
 func (t *Transport) TakeOver(rw io.ReadWriter) {
 	if rw == nil {
 		t.rw.Store(nil)
