@@ -30,6 +30,7 @@ type Grant struct {
 	MaxBindings      int        `json:"max_bindings"`       // at once; 0 no limit
 	MaxSessions      int        `json:"max_sessions"`       // at once, of all bindings together; 0 no limit
 	TargetsPerMinute int        `json:"targets_per_minute"` // that were not bound before; 0 no limit
+	CallsPerSecond   int        `json:"calls_per_second"`   // of the API, in the long run; 0 no limit
 	Reasons          bool       `json:"reasons"`            // why a target cannot be reached, and where its name leads, is told
 }
 
@@ -57,6 +58,7 @@ type TokenSpec struct {
 	MaxBindings      *int       `json:"max_bindings,omitempty"` // 0 no limit
 	MaxSessions      *int       `json:"max_sessions,omitempty"` // 0 no limit
 	TargetsPerMinute *int       `json:"targets_per_minute,omitempty"`
+	CallsPerSecond   *int       `json:"calls_per_second,omitempty"`
 	Reasons          bool       `json:"reasons,omitempty"`
 }
 

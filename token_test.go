@@ -39,7 +39,7 @@ func TestTokenJSON(t *testing.T) {
 		t.Fatal(err)
 	}
 	const want = `{"id":"t-1","name":"","role":"user","targets":null,"proxies":null,"ports":"1-2","max_ttl":"0s","max_bindings":0,` +
-		`"max_sessions":0,"targets_per_minute":0,"reasons":false,"created_at":"0001-01-01T00:00:00Z","expires_at":null,"last_used_at":null}`
+		`"max_sessions":0,"targets_per_minute":0,"calls_per_second":0,"reasons":false,"created_at":"0001-01-01T00:00:00Z","expires_at":null,"last_used_at":null}`
 	if string(b) != want {
 		t.Errorf("token = %s, want %s", b, want)
 	}

@@ -31,13 +31,13 @@ that does not, and needs no token: for the first one, or when the last is lost.`
 
 // tokenFlags are the flags of "oh-router token create" as they are written.
 type tokenFlags struct {
-	role                                       string
-	ttl, maxTTL                                ohrouter.Duration
-	targets, proxies                           []string
-	ports                                      string
-	maxBindings, maxSessions, targetsPerMinute int
-	reasons                                    bool
-	out                                        string
+	role                                                       string
+	ttl, maxTTL                                                ohrouter.Duration
+	targets, proxies                                           []string
+	ports                                                      string
+	maxBindings, maxSessions, targetsPerMinute, callsPerSecond int
+	reasons                                                    bool
+	out                                                        string
 }
 
 // newTokenCreateCommand returns "oh-router token create".
@@ -82,8 +82,9 @@ func (f *tokenFlags) add(cmd *cobra.Command) {
 	flags.StringVar(&f.ports, "ports", "", "mapped ports that a user may have, `LOW-HIGH` (default any)")
 	durationVar(flags, &f.maxTTL, "max-ttl", "longest ttl of a user's bindings, a `DURATION` (default no limit)")
 	flags.IntVar(&f.maxBindings, "max-bindings", 0, "`NUMBER` of a user's bindings at once; 0 no limit (default 100)")
-	flags.IntVar(&f.maxSessions, "max-sessions", 0, "`NUMBER` of sessions of a user at once (default no limit)")
+	flags.IntVar(&f.maxSessions, "max-sessions", 0, "`NUMBER` of sessions of a user at once; 0 no limit (default 1000)")
 	flags.IntVar(&f.targetsPerMinute, "targets-per-minute", 0, "`NUMBER` of new targets that a user may try within a minute; 0 no limit (default 60)")
+	flags.IntVar(&f.callsPerSecond, "calls-per-second", 0, "`NUMBER` of calls of the API that a user may make a second; 0 no limit (default 20)")
 	flags.BoolVar(&f.reasons, "reasons", false, "tell a user why a target cannot be reached, and where its name leads")
 	flags.StringVar(&f.out, "out", "", "new `FILE` for the secret, instead of stdout")
 }
@@ -104,7 +105,7 @@ func (f *tokenFlags) spec(cmd *cobra.Command, name string) (ohrouter.TokenSpec, 
 		to    **int
 	}{
 		"max-bindings": {f.maxBindings, &spec.MaxBindings}, "max-sessions": {f.maxSessions, &spec.MaxSessions},
-		"targets-per-minute": {f.targetsPerMinute, &spec.TargetsPerMinute},
+		"targets-per-minute": {f.targetsPerMinute, &spec.TargetsPerMinute}, "calls-per-second": {f.callsPerSecond, &spec.CallsPerSecond},
 	} {
 		if cmd.Flags().Changed(flag) {
 			*quota.to = new(quota.asked)

@@ -75,6 +75,7 @@ type entry struct {
 	revoked bool // refused, although the store may have it yet
 	usedAt  time.Time
 	recent  window
+	calls   pace
 }
 
 // Open returns the tokens that the store holds.
@@ -255,8 +256,9 @@ func (t *Tokens) bar(id string) error {
 }
 
 // Authenticate returns who shows a secret. Without one ("") that is anybody,
-// as long as no token is needed. The error has code [ohrouter.Unauthorized],
-// and nothing of the secret in it.
+// as long as no token is needed. The error has nothing of the secret in it, and
+// code [ohrouter.Unauthorized], or [ohrouter.QuotaExceeded] and [Wait] when the
+// holder of a valid token calls too often; that is returned, too.
 func (t *Tokens) Authenticate(secret string) (Caller, error) {
 	hash, err := parseSecret(secret)
 	now := time.Now()
@@ -278,11 +280,18 @@ func (t *Tokens) Authenticate(secret string) (Caller, error) {
 		return Caller{}, ohrouter.Errorf(ohrouter.Unauthorized, "the token is not valid: it has ended, was revoked, or is of another router")
 	}
 	e.usedAt = now
-	return Caller{token: e.token, targets: e.targets}, nil
+	who := Caller{token: e.token, targets: e.targets}
+	if most := who.callsPerSecond(); most > 0 {
+		if wait := e.calls.take(most, now); wait > 0 {
+			return who, overQuota(wait, "the token may make %d calls a second", most)
+		}
+	}
+	return who, nil
 }
 
 // NewTarget counts a target that the holder of a token has not bound. The error
-// has code [ohrouter.QuotaExceeded] when that were too many within a minute.
+// has code [ohrouter.QuotaExceeded] and [Wait] when that were too many within a
+// minute.
 func (t *Tokens) NewTarget(id string, target ohrouter.Target) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -291,8 +300,16 @@ func (t *Tokens) NewTarget(id string, target ohrouter.Target) error {
 		return nil
 	}
 	if wait := e.recent.add(target, e.token.TargetsPerMinute, time.Now()); wait > 0 {
-		return ohrouter.Errorf(ohrouter.QuotaExceeded, "the token may bind %d new targets a minute; the next one in %v",
-			e.token.TargetsPerMinute, max(wait.Round(time.Second), time.Second))
+		return overQuota(wait, "the token may bind %d new targets a minute", e.token.TargetsPerMinute)
 	}
 	return nil
+}
+
+// overQuota returns the error of a quota that has room again after a while.
+func overQuota(wait time.Duration, format string, args ...any) error {
+	after := Wait(wait)
+	return &ohrouter.Error{
+		Code: ohrouter.QuotaExceeded, Err: after,
+		Message: fmt.Sprintf(format+"; the next one in %d s", append(args, after.Seconds())...),
+	}
 }

@@ -216,14 +216,15 @@ func TestCreate(t *testing.T) {
 	})
 	want := ohrouter.Grant{
 		Targets: []string{"db.internal:5432", "10.0.0.0/8:22,80"}, Proxies: []string{"east"}, Ports: &ohrouter.PortRange{Low: 20000, High: 20009},
-		MaxTTL: ohrouter.Duration(time.Hour), MaxBindings: defaultBindings, MaxSessions: 7, TargetsPerMinute: defaultTargetsPerMinute, Reasons: true,
+		MaxTTL: ohrouter.Duration(time.Hour), MaxBindings: defaultBindings, MaxSessions: 7, TargetsPerMinute: defaultTargetsPerMinute,
+		CallsPerSecond: defaultCallsPerSecond, Reasons: true,
 	}
 	if d := cmp.Diff(want, made.Grant); d != "" {
 		t.Errorf("grant (-want +got):\n%s", d)
 	}
 	unlimited := user("free", "any")
-	unlimited.MaxBindings, unlimited.TargetsPerMinute = new(0), new(0)
-	if made := create(t, tokens, unlimited); made.MaxBindings != 0 || made.TargetsPerMinute != 0 {
+	unlimited.MaxBindings, unlimited.MaxSessions, unlimited.TargetsPerMinute, unlimited.CallsPerSecond = new(0), new(0), new(0), new(0)
+	if made := create(t, tokens, unlimited); made.MaxBindings != 0 || made.MaxSessions != 0 || made.TargetsPerMinute != 0 || made.CallsPerSecond != 0 {
 		t.Errorf("quotas of 0 became %+v", made.Grant)
 	}
 	_, err := tokens.Create(t.Context(), user("ci", "any"))
@@ -253,6 +254,7 @@ func TestCreateRefuses(t *testing.T) {
 		"bad ports":       {Name: "a", Role: ohrouter.User, Targets: []string{"any"}, Ports: &ohrouter.PortRange{Low: 2, High: 1}},
 		"negative quota":  {Name: "a", Role: ohrouter.User, Targets: []string{"any"}, MaxBindings: new(-1)},
 		"big quota":       {Name: "a", Role: ohrouter.User, Targets: []string{"any"}, TargetsPerMinute: new(maxPerMin + 1)},
+		"big pace":        {Name: "a", Role: ohrouter.User, Targets: []string{"any"}, CallsPerSecond: new(maxPerSec + 1)},
 		"negative limit":  {Name: "a", Role: ohrouter.User, Targets: []string{"any"}, MaxTTL: -1},
 	} {
 		_, err := tokens.Create(t.Context(), spec)

@@ -27,6 +27,7 @@ type rights struct {
 	manageProxies reach // invite, and revoke their certificates
 	seeReasons    reach // why a target cannot be reached, where its name leads: own is if granted
 	seeMetrics    reach // and the parts of /readyz
+	call          reach // how often: all without limit, own as granted, none at the pace of new users
 }
 
 // rightsOf is the table of all rights. A role that is not in it has none.
@@ -35,17 +36,17 @@ func rightsOf(role ohrouter.Role) rights {
 	case ohrouter.Admin:
 		return rights{
 			mapTargets: all, seeBindings: all, change: all, seeProxies: all,
-			seeTokens: all, manageTokens: all, manageProxies: all, seeReasons: all, seeMetrics: all,
+			seeTokens: all, manageTokens: all, manageProxies: all, seeReasons: all, seeMetrics: all, call: all,
 		}
 	case ohrouter.User:
 		return rights{
 			mapTargets: own, seeBindings: own, change: own, seeProxies: own,
-			seeTokens: own, manageTokens: none, manageProxies: none, seeReasons: own, seeMetrics: none,
+			seeTokens: own, manageTokens: none, manageProxies: none, seeReasons: own, seeMetrics: none, call: own,
 		}
 	case ohrouter.Viewer:
 		return rights{
 			mapTargets: none, seeBindings: all, change: none, seeProxies: all,
-			seeTokens: own, manageTokens: none, manageProxies: none, seeReasons: all, seeMetrics: all,
+			seeTokens: own, manageTokens: none, manageProxies: none, seeReasons: all, seeMetrics: all, call: none,
 		}
 	}
 	return rights{}
@@ -129,6 +130,17 @@ func (c Caller) ManagesProxies() error {
 		return nil
 	}
 	return ohrouter.Errorf(ohrouter.Forbidden, "the token's role is %s; proxies are for an admin to invite and revoke", c.token.Role)
+}
+
+// callsPerSecond returns how many calls the caller may make; 0 any number.
+func (c Caller) callsPerSecond() int {
+	switch rightsOf(c.token.Role).call {
+	case all:
+		return 0
+	case own:
+		return c.token.CallsPerSecond
+	}
+	return defaultCallsPerSecond
 }
 
 // MayBind returns nil when the caller may make the binding. It looks at what

@@ -17,13 +17,17 @@ const (
 	maxProxies  = 64
 	maxQuota    = 1_000_000
 	maxPerMin   = 10_000 // what the window has to remember
+	maxPerSec   = 10_000
 )
 
 // The quotas of a user that is made without any. They are room for a person or
-// a service, and too little to look for open ports.
+// a service, too little to look for open ports, and leave a router something
+// for others. Viewers, who have no grant, make calls at the pace of users.
 const (
 	defaultBindings         = 100
+	defaultSessions         = 1000
 	defaultTargetsPerMinute = 60
+	defaultCallsPerSecond   = 20
 )
 
 // tokenOf returns the token that a spec describes, without its id. The error
@@ -48,7 +52,7 @@ func tokenOf(spec ohrouter.TokenSpec, now time.Time) (ohrouter.Token, error) {
 		return t, err
 	}
 	if len(spec.Targets) > 0 || len(spec.Proxies) > 0 || spec.Ports != nil || spec.MaxTTL != 0 || spec.Reasons ||
-		spec.MaxBindings != nil || spec.MaxSessions != nil || spec.TargetsPerMinute != nil {
+		spec.MaxBindings != nil || spec.MaxSessions != nil || spec.TargetsPerMinute != nil || spec.CallsPerSecond != nil {
 		return t, invalid("the role %s has no grant: targets, proxies, ports and quotas are for the role user", spec.Role)
 	}
 	return t, nil
@@ -89,8 +93,9 @@ func grantOf(spec ohrouter.TokenSpec) (ohrouter.Grant, error) {
 		most      int
 	}{
 		{"max_bindings", &g.MaxBindings, spec.MaxBindings, defaultBindings, maxQuota},
-		{"max_sessions", &g.MaxSessions, spec.MaxSessions, 0, maxQuota},
+		{"max_sessions", &g.MaxSessions, spec.MaxSessions, defaultSessions, maxQuota},
 		{"targets_per_minute", &g.TargetsPerMinute, spec.TargetsPerMinute, defaultTargetsPerMinute, maxPerMin},
+		{"calls_per_second", &g.CallsPerSecond, spec.CallsPerSecond, defaultCallsPerSecond, maxPerSec},
 	} {
 		*q.to = q.otherwise
 		if q.asked != nil {

@@ -70,6 +70,9 @@ func (g *guard) protect(next http.Handler) http.Handler {
 			refuse(w, r, p)
 			return
 		}
+		if p != nil {
+			who = access.Caller{} // may do nothing but what is for everybody
+		}
 		c := caller{Caller: who, certificate: certificateOf(r)}
 		if err == nil {
 			c.addr = from.Addr().Unmap().WithZone("")
@@ -89,7 +92,8 @@ func (g *guard) public(path string) bool {
 	return strings.HasPrefix(path, "/docs/")
 }
 
-// admit returns who makes a call, or why it is refused.
+// admit returns who makes a call, as far as that is known, and why it is
+// refused.
 func (g *guard) admit(r *http.Request) (access.Caller, *Problem) {
 	if !g.hosts.known(r.Host) {
 		return access.Caller{}, strange(r.Host)
@@ -106,7 +110,11 @@ func (g *guard) admit(r *http.Request) (access.Caller, *Problem) {
 	}
 	who, err := g.tokens.Authenticate(bearer(r))
 	if err != nil {
-		return access.Caller{}, challenge(problemFor(err), r.Header.Get("Authorization") != "")
+		p := problemFor(err)
+		if p.Code == ohrouter.Unauthorized {
+			p = challenge(p, r.Header.Get("Authorization") != "")
+		}
+		return who, p
 	}
 	if r.URL.Path == "/metrics" && !g.openMetrics && !who.SeesMetrics() {
 		return access.Caller{}, challenge(problemFor(ohrouter.Errorf(ohrouter.Forbidden,

@@ -2,14 +2,17 @@ package api
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"net/http"
+	"strconv"
 	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
 
 	ohrouter "github.com/ohrouter/oh-router"
+	"github.com/ohrouter/oh-router/internal/access"
 )
 
 // Limits of what an answer repeats of a bad request.
@@ -29,6 +32,7 @@ type Problem struct {
 	Errors []FieldError  `json:"errors,omitempty"`
 
 	challenge string // of a call without the credentials or rights that it needs
+	wait      int    // for how many seconds the same call will not do; 0 not known
 }
 
 // FieldError is what is wrong with one part of a request.
@@ -48,10 +52,14 @@ func (p *Problem) ContentType(string) string { return problemType }
 
 // GetHeaders returns the header that belongs to the problem.
 func (p *Problem) GetHeaders() http.Header {
-	if p.challenge == "" {
-		return nil
+	h := http.Header{}
+	if p.challenge != "" {
+		h.Set("Www-Authenticate", p.challenge)
 	}
-	return http.Header{"Www-Authenticate": {p.challenge}}
+	if p.wait > 0 {
+		h.Set("Retry-After", strconv.Itoa(p.wait))
+	}
+	return h
 }
 
 // challenge makes p one that says which credentials the API takes (RFC 6750).
@@ -104,7 +112,11 @@ func newProblem(status int, code ohrouter.Code, detail string) *Problem {
 // problemFor returns the problem that shows err to a caller.
 func problemFor(err error) *Problem {
 	code := ohrouter.CodeOf(err)
-	return newProblem(statusOf(code), code, ohrouter.Message(err))
+	p := newProblem(statusOf(code), code, ohrouter.Message(err))
+	if w, ok := errors.AsType[access.Wait](err); ok {
+		p.wait = w.Seconds()
+	}
+	return p
 }
 
 // invalid returns the problem of a request that is wrong as such.

@@ -75,6 +75,35 @@ func TestOwnAndForeign(t *testing.T) {
 	}
 }
 
+// TestTooManyCalls has a user who loops, beside others.
+func TestTooManyCalls(t *testing.T) {
+	h := newHolders(t)
+	_, base := shared(t, h)
+	taken := 0
+	for range 1000 {
+		status, hd, body := call(t, base, "GET /v1/bindings/b-user", "", h.as("user")...)
+		if status == 200 {
+			taken++
+			continue
+		}
+		if status != 429 || hd.Get("Retry-After") != "1" || hd.Get("WWW-Authenticate") != "" || !strings.Contains(body, `"code":"quota_exceeded"`) {
+			t.Fatalf("call %d = %d %s with %v, want 429 and when to try again", taken+1, status, body, hd)
+		}
+		break
+	}
+	if taken < 40 || taken == 1000 {
+		t.Errorf("%d calls are taken, want those of two seconds and no more", taken)
+	}
+	for _, name := range []string{"other", "viewer", "admin"} {
+		if status, _, body := call(t, base, "GET /v1/bindings", "", h.as(name)...); status != 200 {
+			t.Errorf("beside it %s gets %d %s", name, status, body)
+		}
+	}
+	if status, _, body := call(t, base, "GET /readyz", "", h.as("user")...); status != 200 {
+		t.Errorf("what everybody may ask = %d %s", status, body)
+	}
+}
+
 // TestForeignIsAbsent compares what is said of somebody else's ids with what is
 // said of those that nobody has.
 func TestForeignIsAbsent(t *testing.T) {
@@ -279,14 +308,14 @@ func TestTokenCalls(t *testing.T) {
 		t.Errorf("list without a token = %d, want 401 from the first token on", status)
 	}
 	status, _, body = call(t, base, "POST /v1/tokens", `{"name":"ci","role":"user","targets":["DB.internal:5432"],"proxies":["east"],"ports":"20000-20009",
-		"max_ttl":"8h","ttl":"720h","max_bindings":5,"max_sessions":6,"targets_per_minute":7,"reasons":true}`, admin...)
+		"max_ttl":"8h","ttl":"720h","max_bindings":5,"max_sessions":6,"targets_per_minute":7,"calls_per_second":8,"reasons":true}`, admin...)
 	if status != 201 {
 		t.Fatalf("create = %d %s", status, body)
 	}
 	mustDecode(t, body, &ci)
 	want := ohrouter.Grant{
 		Targets: []string{"db.internal:5432"}, Proxies: []string{"east"}, Ports: &ohrouter.PortRange{Low: 20000, High: 20009},
-		MaxTTL: ohrouter.Duration(8 * time.Hour), MaxBindings: 5, MaxSessions: 6, TargetsPerMinute: 7, Reasons: true,
+		MaxTTL: ohrouter.Duration(8 * time.Hour), MaxBindings: 5, MaxSessions: 6, TargetsPerMinute: 7, CallsPerSecond: 8, Reasons: true,
 	}
 	if d := cmp.Diff(want, ci.Grant); d != "" || ci.ExpiresAt == nil {
 		t.Errorf("grant (-want +got):\n%s", d)

@@ -22,8 +22,9 @@ type tokenRequest struct {
 	Ports            string   `json:"ports,omitempty" nullable:"true" maxLength:"11" doc:"Mapped ports that a user may have, LOW-HIGH. Empty: any of the router's." example:"20000-20099"`
 	MaxTTL           string   `json:"max_ttl,omitempty" nullable:"true" maxLength:"64" doc:"Longest ttl of a user's bindings, and what those get that ask for none. Empty: no limit." example:"8h"`
 	MaxBindings      *int     `json:"max_bindings,omitempty" nullable:"true" minimum:"0" maximum:"1000000" doc:"Bindings that a user may have at once. Absent: 100. 0: no limit."`
-	MaxSessions      *int     `json:"max_sessions,omitempty" nullable:"true" minimum:"0" maximum:"1000000" doc:"Sessions that a user's bindings may have open at once, together. Absent or 0: no limit."`
+	MaxSessions      *int     `json:"max_sessions,omitempty" nullable:"true" minimum:"0" maximum:"1000000" doc:"Sessions that a user's bindings may have open at once, together. Absent: 1000. 0: no limit."`
 	TargetsPerMinute *int     `json:"targets_per_minute,omitempty" nullable:"true" minimum:"0" maximum:"10000" doc:"Targets that a user has no binding of and may try to bind within a minute. Absent: 60. 0: no limit."`
+	CallsPerSecond   *int     `json:"calls_per_second,omitempty" nullable:"true" minimum:"0" maximum:"10000" doc:"Calls of the API that a user may make a second, in the long run; so many for two seconds may come at once. Absent: 20. 0: no limit."`
 	Reasons          bool     `json:"reasons,omitempty" doc:"Tell a user why a target cannot be reached and to which address its name leads. Otherwise every reason is target_unreachable."`
 }
 
@@ -33,7 +34,7 @@ func (r *tokenRequest) spec() (ohrouter.TokenSpec, []FieldError) {
 	s := ohrouter.TokenSpec{
 		Name: r.Name, Role: ohrouter.Role(r.Role), TTL: ohrouter.Duration(f.duration("ttl", r.TTL, maxDuration)),
 		Targets: r.Targets, Proxies: r.Proxies, MaxTTL: ohrouter.Duration(f.duration("max_ttl", r.MaxTTL, maxDuration)),
-		MaxBindings: r.MaxBindings, MaxSessions: r.MaxSessions, TargetsPerMinute: r.TargetsPerMinute, Reasons: r.Reasons,
+		MaxBindings: r.MaxBindings, MaxSessions: r.MaxSessions, TargetsPerMinute: r.TargetsPerMinute, CallsPerSecond: r.CallsPerSecond, Reasons: r.Reasons,
 	}
 	if r.Ports != "" {
 		s.Ports = new(ohrouter.PortRange)
@@ -155,6 +156,7 @@ func tokenDescriptions() map[string]string {
 		"max_bindings":       "Bindings at once; 0: no limit.",
 		"max_sessions":       "Sessions of all bindings at once; 0: no limit.",
 		"targets_per_minute": "New targets within a minute; 0: no limit.",
+		"calls_per_second":   "Calls of the API; 0: no limit.",
 		"reasons":            "Whether its holder is told why a target cannot be reached.",
 		"created_at":         "When it was made.",
 		"expires_at":         "When it ends; null: never.",

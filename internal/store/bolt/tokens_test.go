@@ -25,7 +25,7 @@ func token(id string) access.Record {
 			ID: id, Name: "name of " + id, Role: ohrouter.User, CreatedAt: at, ExpiresAt: &at,
 			Grant: ohrouter.Grant{
 				Targets: []string{"any"}, Proxies: []string{"east"}, Ports: &ohrouter.PortRange{Low: 1, High: 2},
-				MaxTTL: ohrouter.Duration(time.Hour), MaxBindings: 3, MaxSessions: 4, TargetsPerMinute: 5, Reasons: true,
+				MaxTTL: ohrouter.Duration(time.Hour), MaxBindings: 3, MaxSessions: 4, TargetsPerMinute: 5, CallsPerSecond: 6, Reasons: true,
 			},
 		},
 	}
