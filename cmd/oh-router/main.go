@@ -113,10 +113,18 @@ func needsCommand(cmd *cobra.Command) {
 // unknownCommand returns the error for a name that is no subcommand of cmd.
 func unknownCommand(cmd *cobra.Command, name string) error {
 	cmd.SuggestionsMinimumDistance = 2
-	f := &failure{message: fmt.Sprintf("unknown command %q", name), hint: seeHelp(cmd), exit: exitUsage}
+	f := &failure{message: fmt.Sprintf("unknown command %.60q", name), hint: seeHelp(cmd), exit: exitUsage}
 	if likely := cmd.SuggestionsFor(name); len(likely) > 0 {
 		f.message += fmt.Sprintf("; did you mean '%s %s'?", cmd.CommandPath(), strings.Join(likely, "' or '"+cmd.CommandPath()+" "))
+		return f
 	}
+	var names []string
+	for _, c := range cmd.Commands() {
+		if c.IsAvailableCommand() {
+			names = append(names, c.Name())
+		}
+	}
+	f.message += fmt.Sprintf("; the commands of '%s' are %s", cmd.CommandPath(), strings.Join(names, ", "))
 	return f
 }
 

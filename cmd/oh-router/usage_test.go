@@ -10,7 +10,7 @@ func TestUsageErrors(t *testing.T) {
 	tests := []struct{ line, say, see string }{
 		{"bnid db:1", `unknown command "bnid"; did you mean 'oh-router bind'?`, "oh-router"},
 		{"bnid --port 1", `did you mean 'oh-router bind'?`, "oh-router"},
-		{"frobnicate", `unknown command "frobnicate"`, "oh-router"},
+		{"frobnicate", `unknown command "frobnicate"; the commands of 'oh-router' are bind, bindings, ca,`, "oh-router"},
 		{"help bnid", `did you mean 'oh-router bind'?`, "oh-router"},
 		{"--frob", "unknown flag: --frob", "oh-router"},
 		{"bind", "HOST:PORT is missing", "oh-router bind"},
@@ -45,7 +45,7 @@ func TestUsageErrors(t *testing.T) {
 		{"ca shwo", `unknown command "shwo"; did you mean 'oh-router ca show'?`, "oh-router ca"},
 		{"proxy enroll", "--router is missing", "oh-router proxy enroll"},
 		{"proxy enroll --router https://a", "--token-file is missing", "oh-router proxy enroll"},
-		{"proxy extra", `unknown command "extra"`, "oh-router proxy"},
+		{"proxy extra", `unknown command "extra"; the commands of 'oh-router proxy' are enroll, invite, revoke`, "oh-router proxy"},
 		{"proxy invit east", `unknown command "invit"; did you mean 'oh-router proxy invite'?`, "oh-router proxy"},
 		{"proxy rm east", `did you mean 'oh-router proxy revoke'?`, "oh-router proxy"},
 		{"proxy enrol2 --router https://a", "did you mean 'oh-router proxy enroll'?", "oh-router proxy"},

@@ -15,6 +15,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -189,7 +190,7 @@ func Load(role Role, fs *pflag.FlagSet, environ []string, has Identified) (Confi
 		return Config{}, errors.Join(problems...)
 	}
 	cfg.Open = cfg.leftOpen(role, secured)
-	cfg.Warnings = warnings(role, cfg, secured)
+	cfg.Warnings = slices.Concat(warnings(role, cfg, secured), strangers(env))
 	return cfg, nil
 }
 

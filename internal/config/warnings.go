@@ -2,8 +2,11 @@ package config
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"os"
+	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/ohrouter/oh-router"
@@ -31,6 +34,28 @@ func warnings(role Role, c Config, secured bool) []string {
 		kernel, _ := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range")
 		if s := overlap(c.Router.Ports, string(kernel)); s != "" {
 			w = append(w, s)
+		}
+	}
+	return w
+}
+
+// strangers returns a warning for each variable that looks like a setting and
+// is none of any command's.
+func strangers(env map[string]string) (w []string) {
+	known := map[string]bool{}
+	for _, s := range settings() {
+		known[s.variable()] = true
+	}
+	for _, flag := range []string{"config", "server", "token", "token-file", "ca-file"} {
+		known[variable(flag)] = true
+	}
+	// What Kubernetes gives every container for a service that is named oh-router,
+	// or oh-router-something.
+	injected := regexp.MustCompile(`^OH_ROUTER_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)$`)
+	for _, name := range slices.Sorted(maps.Keys(env)) {
+		if strings.HasPrefix(name, variable("")) && !known[name] && !injected.MatchString(name) {
+			w = append(w, fmt.Sprintf("the variable %.80s is no setting of any command, and ignored: is it misspelt? Variables are named like flags, as is %s like --idle-timeout",
+				name, variable("idle-timeout")))
 		}
 	}
 	return w

@@ -110,3 +110,26 @@ func TestOpenMetrics(t *testing.T) {
 		t.Error("--open-metrics opens the listener for links, too")
 	}
 }
+
+func TestMisspeltVariables(t *testing.T) {
+	warns := func(variable string) bool {
+		c := mustLoad(t, ProxyRole, []string{variable}, "--allow=any")
+		name, _, _ := strings.Cut(variable, "=")
+		return len(c.Warnings) == 1 && strings.Contains(c.Warnings[0], "the variable "+name+" ")
+	}
+	for _, v := range []string{"OH_ROUTER_ALOW=any", "OH_ROUTER_IDLE_TIMOUT=5m", "OH_ROUTER_listen=:1", "OH_ROUTER_=x", "OH_ROUTER_PORT_RANGE=1-2"} {
+		if !warns(v) {
+			t.Errorf("nobody is warned of %s", v)
+		}
+	}
+	for _, v := range []string{
+		"OH_ROUTER_IDLE_TIMEOUT=5m", "OH_ROUTER_BIND_ADDRESS=::1", "OH_ROUTER_TOKEN=x", "OH_ROUTER_SERVER=http://a", "OH_ROUTER_CA_FILE=x", "OH_ROUTER_ALOW=",
+		"OH_ROUTERS=3", "OH_ROUTER_SERVICE_HOST=10.0.0.1", "OH_ROUTER_SERVICE_PORT=8080", "OH_ROUTER_SERVICE_PORT_HTTP_API=8080",
+		"OH_ROUTER_PORT=tcp://10.0.0.1:8080", "OH_ROUTER_PORT_8080_TCP=tcp://10.0.0.1:8080", "OH_ROUTER_PORT_8080_TCP_ADDR=10.0.0.1",
+		"OH_ROUTER_PROXY_PORT_9000_TCP_PROTO=tcp", "OH_ROUTER_PROXY_SERVICE_HOST=10.0.0.1", "STATE_DIRECTORY=/x",
+	} {
+		if warns(v) {
+			t.Errorf("a warning of %s", v)
+		}
+	}
+}
