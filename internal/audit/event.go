@@ -1,6 +1,7 @@
 package audit
 
 import (
+	"cmp"
 	"net/netip"
 	"time"
 
@@ -79,5 +80,26 @@ type Entry struct {
 	Outcome ohrouter.Outcome // how a session ended
 	Code    ohrouter.Code    // why something is denied
 	Reason  string           // the same for people, and why a binding has ended
+	Count   uint64           // of a sum: how many it stands for
 	Lost    uint64
+}
+
+// kind returns what an event that refuses something has in common with those it
+// is summed with.
+func (e *Entry) kind() (k kind, refuses bool) {
+	switch e.Event {
+	case EnrolmentRefused, SessionRefused, CallDenied, LinkRefused:
+	default:
+		return kind{}, false
+	}
+	from := cmp.Or(e.By.From.Addr(), e.Client.Addr(), e.Router.Addr())
+	k = kind{
+		event: string(e.Event), code: e.Code, outcome: e.Outcome, source: sourceOf(from),
+		known: e.By.Token != "" || e.Session != "", who: e.By.Token,
+		binding: e.Binding, proxy: e.Proxy, target: e.Target,
+	}
+	if e.By.Token != "" { // else they are whatever a stranger likes
+		k.call, k.reason = e.By.Call, e.Reason
+	}
+	return k, true
 }

@@ -53,6 +53,9 @@ func (e *Entry) appendLine(b []byte, at time.Time) []byte {
 	l.text("outcome", string(e.Outcome))
 	l.text("code", string(e.Code))
 	l.text("reason", e.Reason)
+	if e.Count > 0 {
+		l.number("count", e.Count)
+	}
 	if e.Lost > 0 {
 		l.number("lost", e.Lost)
 	}

@@ -35,6 +35,7 @@ type Config struct {
 type Log struct {
 	cfg   Config
 	queue chan *record
+	sums  sums[record] // of what is refused
 
 	reopen  chan struct{} // the file is to be opened anew
 	losing  chan struct{} // events are being lost
@@ -78,23 +79,46 @@ func Open(cfg Config) (*Log, error) {
 			return nil, fmt.Errorf("open the audit log: %w", err)
 		}
 	}
+	l.sums.emit = l.summed
 	cfg.Metrics.MustRegister(l.lost)
 	l.done.Go(l.write)
 	l.done.Go(l.tell)
 	return l, nil
 }
 
-// Record takes an event. It waits for nothing.
+// Record takes an event. It waits for nothing. One that refuses something, and
+// is the same as one before it but for what does not matter, is only counted for
+// a moment.
 func (l *Log) Record(e Entry) {
 	if l == nil {
 		return
 	}
+	now := time.Now()
+	if k, refuses := e.kind(); refuses && !l.sums.add(k, record{e, now}) {
+		return
+	}
+	l.put(record{e, now})
+}
+
+// summed takes the last of n events that were only counted.
+func (l *Log) summed(last record, n uint64, others bool) {
+	if others { // the rest says nothing of them
+		last.Entry = Entry{Event: last.Event, Code: last.Code, Outcome: last.Outcome, Reason: manySources}
+	}
+	last.Count = n
+	l.put(last)
+}
+
+func (l *Log) put(r record) {
 	select {
-	case l.queue <- &record{e, time.Now()}:
+	case l.queue <- &r:
 	default:
-		l.lose(1)
+		l.lose(r.events())
 	}
 }
+
+// events returns how many events a record tells of.
+func (r *record) events() uint64 { return max(r.Count, 1) }
 
 // Reopen has the file closed and opened anew by its name, as those who move a
 // log away want it. It waits for nothing: lines that are in the queue may still
@@ -115,7 +139,10 @@ func (l *Log) Close() error {
 	if l == nil {
 		return nil
 	}
-	l.once.Do(func() { close(l.closing) })
+	l.once.Do(func() {
+		l.sums.end()
+		close(l.closing)
+	})
 	done := make(chan struct{})
 	go func() {
 		l.done.Wait()
@@ -191,7 +218,7 @@ func (l *Log) batch(r *record) {
 	events := uint64(0)
 	for r != nil {
 		l.buf = r.appendLine(l.buf, r.at)
-		events++
+		events += r.events()
 		r = nil
 		if len(l.buf) < batchSize {
 			select {
