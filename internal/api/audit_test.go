@@ -70,6 +70,7 @@ func TestAudit(t *testing.T) {
 	ask("user", "POST /v1/bindings", `{"target":"db.example:1"}`)
 	ask("user", "GET /v1/bindings/b-other", "")
 	ask("user", "DELETE /v1/sessions/s-user", "")
+	ask("user", "GET /metrics", "")
 	fake.err = &ohrouter.Error{Code: ohrouter.TargetDenied, Message: "not among the targets"}
 	ask("user", "POST /v1/bindings", `{"target":"db.internal:1"}`)
 	ask("user", "GET /route/bind/db.internal/1", "")
@@ -97,6 +98,7 @@ func TestAudit(t *testing.T) {
 		"call_denied by_name=user call=POST /v1/bindings" + tail("forbidden"),
 		"call_denied by_name=user call=GET /v1/bindings/b-other token= token_name= role= code=not_found session= owner=" + h.id["other"] + " binding=b-other count=",
 		"session_killed by_name=user call=DELETE /v1/sessions/s-user token= token_name= role= code= session=s-user owner= binding= count=",
+		"call_denied by_name=user call=GET /metrics" + tail("forbidden"),
 		"call_denied by_name=user call=POST /v1/bindings" + tail("target_denied"),
 		"call_denied by_name=user call=GET /route/bind/db.internal/1" + tail("target_denied"),
 		"call_denied by_name=user call=POST /v1/bindings" + tail("quota_exceeded"),

@@ -117,7 +117,7 @@ func (g *guard) admit(r *http.Request) (access.Caller, *Problem) {
 		return who, p
 	}
 	if r.URL.Path == "/metrics" && !g.openMetrics && !who.SeesMetrics() {
-		return access.Caller{}, challenge(problemFor(ohrouter.Errorf(ohrouter.Forbidden,
+		return who, challenge(problemFor(ohrouter.Errorf(ohrouter.Forbidden,
 			"the token's role is %s; metrics are for an admin or a viewer", who.Role())), true)
 	}
 	return who, nil
