@@ -52,7 +52,8 @@ type process struct {
 	relay   *relay.Engine
 	stdout  io.Writer
 	stderr  io.Writer
-	greets  bool // it tells a person what serves: the log need not
+	greets  bool   // it tells a person what serves: the log need not
+	endLog  func() // has the log tell what it held back
 }
 
 // serve loads the configuration of a role, starts its server, and runs it
@@ -65,6 +66,7 @@ func serve(cmd *cobra.Command, role config.Role, environ []string, start func(co
 		return configFailure(err)
 	}
 	p := newProcess(cmd, cfg)
+	defer p.endLog()
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer signal.Stop(signals)
@@ -158,12 +160,7 @@ func configFailure(err error) error {
 func newProcess(cmd *cobra.Command, cfg config.Config) *process {
 	p := &process{cfg: cfg, level: new(slog.LevelVar), metrics: prometheus.NewRegistry(), stdout: cmd.OutOrStdout(), stderr: cmd.ErrOrStderr()}
 	p.level.Set(cfg.LogLevel)
-	options := &slog.HandlerOptions{Level: p.level, ReplaceAttr: readable}
-	if cfg.LogFormat == config.TextLog || cfg.LogFormat == config.AutoLog && isTerminal(p.stderr) {
-		p.log = slog.New(slog.NewTextHandler(p.stderr, options))
-	} else {
-		p.log = slog.New(slog.NewJSONHandler(p.stderr, options))
-	}
+	p.log, p.endLog = newLog(p.stderr, cfg.LogFormat, p.level)
 	b := buildVersion()
 	info := prometheus.NewGauge(prometheus.GaugeOpts{
 		Name:        "ohrouter_build_info",
@@ -197,26 +194,6 @@ func (p *process) announcing() slog.Level {
 		return slog.LevelDebug
 	}
 	return slog.LevelInfo
-}
-
-// readable writes durations as Go strings, as the API does: JSON would have
-// nanoseconds.
-func readable(_ []string, a slog.Attr) slog.Attr {
-	if a.Value.Kind() == slog.KindDuration {
-		a.Value = slog.StringValue(a.Value.Duration().String())
-	}
-	return a
-}
-
-// isTerminal tells whether w is a terminal, or close to one: a character
-// device.
-func isTerminal(w io.Writer) bool {
-	f, ok := w.(*os.File)
-	if !ok {
-		return false
-	}
-	info, err := f.Stat()
-	return err == nil && info.Mode()&os.ModeCharDevice != 0
 }
 
 func (p *process) drain() (context.Context, context.CancelFunc) {
@@ -296,7 +273,7 @@ func httpConnections() int {
 // httpServer returns a server with the API's limits that logs where all do.
 func (p *process) httpServer(h http.Handler) *http.Server {
 	s := api.Server(h)
-	s.ErrorLog = slog.NewLogLogger(p.log.Handler(), slog.LevelWarn)
+	s.ErrorLog = slog.NewLogLogger(serverLog{p.log.Handler()}, slog.LevelWarn)
 	return s
 }
 

@@ -115,7 +115,7 @@ func (a *api) enrol(ctx context.Context, in *enrolInput) (*certificateOutput, er
 	made, err := a.Authority.Enrol(ctx, ohrouter.Enrolment{Token: in.Body.Token, Request: in.Body.CSR})
 	if err != nil {
 		if made.Proxy != "" { // it had a token of ours: somebody may have copied it
-			a.Log.Warn("enrolment refused", "proxy", made.Proxy, "client", from, "err", err)
+			a.Log.Warn("enrolment refused", "proxy", made.Proxy, "client", audit.Stranger(audit.By(ctx).From), "err", err)
 		}
 		if code := ohrouter.CodeOf(err); code == ohrouter.Unauthorized {
 			a.record(ctx, audit.Entry{Event: audit.EnrolmentRefused, Proxy: made.Proxy, Code: code, Reason: err.Error()})
