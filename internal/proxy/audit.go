@@ -43,7 +43,8 @@ func (s *session) recordOpened() {
 	p.cfg.Audit.Record(e)
 }
 
-// recordEnded puts the end of a session into the audit log, if it has begun.
+// recordEnded puts the end of a session into the audit log, if it has begun, and
+// of a link that was dropped before.
 func (s *session) recordEnded(end relay.End) {
 	p := s.proxy
 	if p.cfg.Audit == nil {
@@ -53,6 +54,9 @@ func (s *session) recordEnded(end relay.End) {
 	opened, at, why := s.opened, s.way.at, s.why
 	p.mu.Unlock()
 	if !opened {
+		if s.req == nil && why == dropped {
+			s.recordRefused(audit.LinkRefused, errDropped)
+		}
 		return
 	}
 	e := s.entry(audit.SessionClosed)

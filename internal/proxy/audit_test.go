@@ -9,6 +9,7 @@ import (
 	"crypto/x509/pkix"
 	"io"
 	"math/big"
+	"net"
 	"slices"
 	"strings"
 	"testing"
@@ -92,6 +93,79 @@ func TestAuditNamesTheRouter(t *testing.T) {
 	f.Shutdown(ended())
 	want := []string{"session_opened router_name=main", "session_refused router_name=main", "session_closed router_name=main"}
 	if got := log.Lines(t, "router_name"); !slices.Equal(got, want) {
+		t.Errorf("the audit log has %q, want %q", got, want)
+	}
+}
+
+func TestAuditOfLinksRefused(t *testing.T) {
+	pair := selfSigned(t, "main")
+	secured := &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS13, NextProtos: []string{"ours"}}
+	shake := func(version uint16, protocol string) func(net.Conn) {
+		return func(c net.Conn) {
+			_ = tls.Client(c, &tls.Config{InsecureSkipVerify: true, MaxVersion: version, NextProtos: []string{protocol}}).Handshake()
+		}
+	}
+	garbage := func(c net.Conn) { _, _ = c.Write([]byte("GET / HTTP/1.1\r\nHost: \x1b[2J\r\n\r\n")) }
+	for name, tt := range map[string]struct {
+		settings *tls.Config
+		say      func(net.Conn)
+		reason   string // "" none is refused
+	}{
+		"plain garbage":   {nil, garbage, "it looks like HTTP"},
+		"garbage":         {secured, garbage, "first record does not look like a TLS handshake"},
+		"TLS 1.2":         {secured, shake(tls.VersionTLS12, "ours"), "unsupported versions"},
+		"another ALPN":    {secured, shake(tls.VersionTLS13, "h2"), "unsupported application protocols"},
+		"half a frame":    {nil, func(c net.Conn) { _, _ = c.Write([]byte{0, 9}) }, "peer broke off"},
+		"a look and gone": {nil, func(net.Conn) {}, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			log := audittest.New(t)
+			f := startWith(t, proxy.Config{Audit: log.Log, TLS: tt.settings}, patient, "127.0.0.1:*")
+			for range 3 {
+				c, err := net.Dial("tcp", f.addr)
+				if err != nil {
+					t.Fatal(err)
+				}
+				tt.say(c)
+				_ = c.(*net.TCPConn).CloseWrite()
+				_, _ = io.Copy(io.Discard, c)
+				c.Close()
+			}
+			until(t, "links are over", func() bool { return len(f.log.lines("link refused"))+len(f.log.lines("link closed before")) == 3 })
+			f.Shutdown(ended())
+			got := log.Lines(t, "code", "reason", "count")
+			if tt.reason == "" {
+				if len(got) != 0 {
+					t.Errorf("the audit log has %q, want nothing", got)
+				}
+				return
+			}
+			if len(got) != 2 || !strings.Contains(got[0], tt.reason) || !strings.HasSuffix(got[0], "count=") || !strings.HasSuffix(got[1], "count=2") {
+				t.Errorf("the audit log has %q, want %q, and two more", got, tt.reason)
+			}
+			if fields := log.Fields(t, audit.LinkRefused); !slices.Contains(fields, "router") {
+				t.Errorf("link_refused has %v, want router among them", fields)
+			}
+		})
+	}
+}
+
+func TestAuditOfLinksDropped(t *testing.T) {
+	log := audittest.New(t)
+	f := startWith(t, proxy.Config{Audit: log.Log, Handshakes: 4, HandshakesPerSource: 4}, patient, "127.0.0.1:*")
+	crowd := f.silent(10, "127.0.0.2")
+	until(t, "six are dropped", func() (over bool) { // in the order in which loops took them
+		n := 0
+		for _, c := range crowd {
+			if reset(c) {
+				n++
+			}
+		}
+		return n == 6
+	})
+	f.Shutdown(ended())
+	want := []string{"link_refused code=quota_exceeded count=", "link_refused code=quota_exceeded count=5"}
+	if got := log.Lines(t, "code", "count"); !slices.Equal(got, want) {
 		t.Errorf("the audit log has %q, want %q", got, want)
 	}
 }

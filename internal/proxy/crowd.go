@@ -17,16 +17,21 @@ func (p *Proxy) heard(s *session) {
 // warnEvery is how often the log tells of a crowd.
 const warnEvery = time.Minute
 
+// dropped is why a link of a crowd goes.
+const dropped = ohrouter.Outcome(ohrouter.QuotaExceeded)
+
+var errDropped = ohrouter.Errorf(ohrouter.QuotaExceeded, "it was the oldest of too many links that said nothing")
+
 // wait adds a session to those that have not said what they want, and cuts the
 // oldest when they are too many. The caller holds mu.
 func (p *Proxy) wait(s *session) {
 	s.place.Who = s
-	dropped := p.crowd.Join(&s.place, s.router.Addr())
-	if dropped == nil {
+	oldest := p.crowd.Join(&s.place, s.router.Addr())
+	if oldest == nil {
 		return
 	}
-	out := dropped.Who
-	out.cut(ohrouter.Outcome(ohrouter.QuotaExceeded))
+	out := oldest.Who
+	out.cut(dropped)
 	p.dropped.Inc()
 	if now := time.Now(); now.Sub(p.warned) >= warnEvery {
 		p.warned = now

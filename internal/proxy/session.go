@@ -148,7 +148,7 @@ func (s *session) take(c relay.Conn, notConnected error) {
 	p := s.proxy
 	conn, err := c.TCP()
 	if err != nil {
-		s.log().Warn("link refused", "code", ohrouter.CodeOf(err), "err", err)
+		s.logRefused(err)
 		s.end()
 		return
 	}
@@ -194,19 +194,24 @@ func (s *session) serve(conn *net.TCPConn, notConnected error) (carried bool) {
 	return false
 }
 
-// refused logs why a link was not served.
+// refused tells why a link was not served, unless nobody refused it.
 func (s *session) refused(err error) {
 	s.proxy.mu.Lock()
-	doomed := s.why != ""
+	why := s.why
 	s.proxy.mu.Unlock()
-	if errors.Is(err, io.EOF) || s.proxy.ctx.Err() != nil || doomed {
+	switch {
+	case why == dropped:
+		s.recordRefused(audit.LinkRefused, errDropped) // the log tells of the crowd
+	case errors.Is(err, io.EOF), s.proxy.ctx.Err() != nil, why != "":
 		s.log().Debug("link closed before it began")
-		return
-	}
-	s.log().Warn("link refused", "code", ohrouter.CodeOf(err), "err", err)
-	if ohrouter.CodeOf(err) == ohrouter.Unauthorized {
+	default:
+		s.logRefused(err)
 		s.recordRefused(audit.LinkRefused, err)
 	}
+}
+
+func (s *session) logRefused(err error) {
+	s.proxy.cfg.Log.Warn("link refused", "router", audit.Stranger(s.router), "code", ohrouter.CodeOf(err), "err", err)
 }
 
 // log returns a logger that names the session.
@@ -252,6 +257,9 @@ func (s *session) carry(target *net.TCPConn) bool {
 			socket.Orderly(target) // no client came: nothing was cut
 		}
 		_ = target.Close()
+		if ohrouter.CodeOf(err) == ohrouter.QuotaExceeded { // too many are parked
+			s.recordRefused(audit.SessionRefused, err)
+		}
 		s.log().Debug("link given up before it was acknowledged", "err", err)
 		return false
 	}
@@ -275,7 +283,7 @@ func (s *session) Ended(end relay.End) {
 
 func (s *session) logEnd(end relay.End) {
 	if s.req == nil {
-		s.refused(io.EOF)
+		s.log().Debug("link closed before it began")
 		return
 	}
 	s.log().Debug("session ended", "up", s.live.AB.Load(), "down", s.live.BA.Load(),
