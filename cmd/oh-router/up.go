@@ -73,6 +73,7 @@ func startUp(ctx context.Context, p *process, targets []ohrouter.Target) (server
 		_ = proxy.listener.Close() // the start has failed for a better reason
 		return nil, err
 	}
+	proxy.proxy.Beside(router.router.Mapped)
 	return &upServer{p: p, router: router, proxy: proxy, targets: targets}, nil
 }
 

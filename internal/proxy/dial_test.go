@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -150,6 +151,24 @@ func TestOwnListenersAreNotDialled(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestMappedPortsAreNotDialled has a router in the same process.
+func TestMappedPortsAreNotDialled(t *testing.T) {
+	x, y := listen(t, "127.0.0.1", 0), listen(t, "127.0.0.1", 0)
+	var mapped atomic.Uint32
+	mapped.Store(uint32(x.Port))
+	at := func(port uint16) netip.AddrPort {
+		if uint32(port) != mapped.Load() {
+			return netip.AddrPort{}
+		}
+		return netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), port)
+	}
+	f := startBeside(t, at, proxy.Config{}, patient, "127.0.0.0/8:*")
+	f.wantCode(x.Target, ohrouter.TargetDenied)
+	f.link(y, false)
+	mapped.Store(0) // the binding has ended, and another program has the port
+	f.link(x, false)
 }
 
 func TestOwnAddressesOfTheMachine(t *testing.T) {

@@ -119,6 +119,12 @@ func start(t testing.TB, timeout time.Duration, patterns ...string) *fixture {
 // startWith returns a proxy of which cfg says more.
 func startWith(t testing.TB, cfg proxy.Config, timeout time.Duration, patterns ...string) *fixture {
 	t.Helper()
+	return startBeside(t, nil, cfg, timeout, patterns...)
+}
+
+// startBeside returns a proxy with a router in the same process.
+func startBeside(t testing.TB, mapped func(uint16) netip.AddrPort, cfg proxy.Config, timeout time.Duration, patterns ...string) *fixture {
+	t.Helper()
 	ln, err := socket.Options{}.Listen(t.Context(), "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -134,6 +140,7 @@ func startWith(t testing.TB, cfg proxy.Config, timeout time.Duration, patterns .
 	cfg.Resolve, cfg.Relay, cfg.Metrics = f.names.Resolve, engine, f.metrics
 	cfg.Log = slog.New(slog.NewTextHandler(f.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	f.Proxy = proxy.New(cfg)
+	f.Beside(mapped)
 	f.Dialer = link.NewDialer([]link.Proxy{{Name: "p", Address: f.addr}}, link.NewStates(prometheus.NewRegistry()))
 	served := make(chan error)
 	go func() { served <- f.Serve(ln) }()

@@ -6,25 +6,39 @@ import (
 	"slices"
 )
 
-// mayBeOwn tells whether an address could be one at which the proxy itself
-// listens. It asks nobody.
-func (p *Proxy) mayBeOwn(at netip.AddrPort) bool {
-	return slices.ContainsFunc(p.cfg.Own, func(own netip.AddrPort) bool { return own.Port() == at.Port() })
+// Beside tells the proxy of a router in the same process, before Serve: mapped
+// returns where that listens on a port, the zero AddrPort if it does not. A
+// session to a mapped port could lead to the same port again, without end.
+func (p *Proxy) Beside(mapped func(port uint16) netip.AddrPort) { p.mapped = mapped }
+
+// own returns where the process itself listens on a port. It asks no system.
+func (p *Proxy) own(port uint16) []netip.AddrPort {
+	var list []netip.AddrPort
+	for _, own := range p.cfg.Own {
+		if own.Port() == port {
+			list = append(list, own)
+		}
+	}
+	if p.mapped != nil {
+		if at := p.mapped(port); at.IsValid() {
+			list = append(list, at)
+		}
+	}
+	return list
 }
 
+// mayBeOwn tells whether an address could be one at which the process itself
+// listens. It is asked on event loops.
+func (p *Proxy) mayBeOwn(at netip.AddrPort) bool { return len(p.own(at.Port())) > 0 }
+
 // isOwn tells whether a connection to an address would be one to a listener of
-// the proxy itself: a link to that would be a loop, and who asks for one is
+// the process itself: a session to that would be a loop, and who asks for one is
 // never up to any good.
 func (p *Proxy) isOwn(at netip.AddrPort) bool {
-	if !p.mayBeOwn(at) {
-		return false
-	}
 	addr := at.Addr().Unmap().WithZone("")
-	return slices.ContainsFunc(p.cfg.Own, func(own netip.AddrPort) bool {
+	return slices.ContainsFunc(p.own(at.Port()), func(own netip.AddrPort) bool {
 		listens := own.Addr().Unmap().WithZone("")
 		switch {
-		case own.Port() != at.Port():
-			return false
 		case addr.IsUnspecified(): // systems connect it to the machine itself
 			return listens.IsUnspecified() || listens.IsLoopback()
 		case listens.IsUnspecified():

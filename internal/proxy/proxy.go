@@ -55,6 +55,7 @@ type Proxy struct {
 	allow       atomic.Pointer[policy.List]
 	dialSeconds prometheus.Histogram
 	dropped     prometheus.Counter
+	mapped      func(port uint16) netip.AddrPort // nil: no router in this process
 
 	taking, ctx context.Context    // the first ends with Shutdown's begin, the second with its end
 	drain, stop context.CancelFunc // of taking and ctx

@@ -3,6 +3,7 @@ package router
 import (
 	"context"
 	"fmt"
+	"net"
 	"net/netip"
 	"slices"
 	"time"
@@ -115,8 +116,12 @@ func (r *Router) Open(b ohrouter.Binding) error {
 		return fmt.Errorf("listen on port %d: %w", b.Port, err)
 	}
 	r.bindings[b.ID] = n
+	r.ports[n.at().Port()] = n.at()
 	return nil
 }
+
+// at returns where the port listens.
+func (b *binding) at() netip.AddrPort { return b.listener.Addr.(*net.TCPAddr).AddrPort() }
 
 // apply changes an open binding, for sessions that begin from now on, and tells
 // whether there is one.
@@ -253,6 +258,7 @@ func (b *binding) stopListening() {
 	}
 	b.stopped = true
 	b.listener.Close()
+	delete(b.router.ports, b.at().Port())
 	b.router.cfg.Descriptors.Release(1)
 	if len(b.sessions) == 0 {
 		close(b.idle)

@@ -47,6 +47,7 @@ type Router struct {
 	closing  bool
 	park     time.Duration
 	bindings map[string]*binding
+	ports    map[uint16]netip.AddrPort // that are open, and where
 	sessions map[string]*session
 	owned    map[string]int // open sessions of each owner that has some
 	parked   parkingLot
@@ -59,6 +60,7 @@ func New(cfg Config) *Router {
 		ids:      newIDSource(),
 		park:     cfg.Park,
 		bindings: make(map[string]*binding),
+		ports:    make(map[uint16]netip.AddrPort),
 		sessions: make(map[string]*session),
 		owned:    make(map[string]int),
 	}
@@ -72,6 +74,14 @@ func (r *Router) SetPark(d time.Duration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.park = d
+}
+
+// Mapped returns where a mapped port listens, the zero AddrPort if the port is
+// none.
+func (r *Router) Mapped(port uint16) netip.AddrPort {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.ports[port]
 }
 
 // Sessions returns the open sessions of a binding, or of all if id is "",

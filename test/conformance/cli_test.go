@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -221,6 +222,24 @@ func TestUp(t *testing.T) {
 	}
 	// up dials loopback without more words.
 	s.want(t, 200, "", "GET", "/route/bind/"+strings.Replace(tg.addr, ":", "/", 1), nil)
+}
+
+// A mapped port is no target: two of them that lead to each other would be a
+// session without end.
+func TestUpDoesNotLoop(t *testing.T) {
+	t.Parallel()
+	first := ports.take(t, 4)
+	p := launch(t, "up", server(t, "up", "--listen", loopback(first), "--ports", fmt.Sprintf("%d-%d", first+1, first+3)))
+	s := &stack{api: "http://" + loopback(first)}
+	p.awaitReady(t, s.api)
+	a := s.bind(t, loopback(first+2), fields{"port": first + 1, "check": false})
+	b := s.bind(t, loopback(first+1), fields{"port": first + 2, "check": false})
+	self := s.bind(t, loopback(first+3), fields{"port": first + 3, "check": false})
+	for _, addr := range []string{a.Address, b.Address, self.Address} {
+		wantResetAt(t, addr)
+	}
+	awaitMetric(t, s.api, outcome("target_denied"), "3")
+	s.want(t, 403, "target_denied", http.MethodPost, "/v1/bindings", fields{"target": fmt.Sprintf("localhost:%d", first+1)})
 }
 
 // A --bind that fails is told at once, with the reason.
