@@ -19,12 +19,21 @@ import (
 // the pair: it reads records through Read and writes them through Write, which
 // never wait, and both only when the loop's thread calls it.
 type secure struct {
-	conn  *tls.Conn
-	end   *end
-	held  held
-	dry   bool   // the socket gave less than was asked for
-	queue []byte // records that the socket has not taken
+	conn    *tls.Conn
+	end     *end
+	held    held
+	dry     bool   // the socket gave less than was asked for
+	queue   []byte // records that the socket has not taken
+	flooded bool   // there were to be more than maxQueue
 }
+
+// maxQueue is above what the records of one buffer take. The rest is what
+// crypto/tls writes by itself: its answers to the peer's key updates, which come
+// from a peer that does not read them.
+const maxQueue = 4 * bufferSize
+
+// errFlooded is why such a peer is cut.
+var errFlooded = fmt.Errorf("more than %d bytes for a TLS peer that does not read them", maxQueue)
 
 // overTLS returns the TCP connection under c, and c if it is TLS; nil when no
 // loop can carry it.
@@ -83,7 +92,8 @@ func (s *secure) Read(b []byte) (int, error) {
 }
 
 // Write writes records of crypto/tls, or keeps what the socket does not take:
-// no more than those of one buffer, as nothing is read for an end that is full.
+// those of one buffer, as nothing is read for an end that is full, and what
+// crypto/tls says of itself, up to maxQueue.
 func (s *secure) Write(b []byte) (int, error) {
 	if s.end.pair.over { // crypto/tls is closed by who does not know
 		return 0, net.ErrClosed
@@ -94,6 +104,10 @@ func (s *secure) Write(b []byte) (int, error) {
 		if n, err = s.take(b); err != nil {
 			return 0, err
 		}
+	}
+	if len(s.queue)+len(b)-n > maxQueue {
+		s.flooded = true // crypto/tls keeps an error of its own answers to itself
+		return n, errFlooded
 	}
 	s.queue = append(s.queue, b[n:]...)
 	return len(b), nil
@@ -136,7 +150,10 @@ func (p *pair) decrypt(e *end) {
 		var m int
 		m, err = s.conn.Read(buf[n:])
 		n += m
-		if err == nil && s.dry && s.held.empty() {
+		switch {
+		case s.flooded:
+			err = errFlooded
+		case err == nil && s.dry && s.held.empty():
 			err = errNothingYet // as Read would say, and allocate
 		}
 	}
