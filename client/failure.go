@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -44,6 +45,9 @@ func (c *Client) whyUnanswered(err error) string {
 	if errors.Is(err, http.ErrSchemeMismatch) {
 		return fmt.Sprintf("%s speaks plain HTTP: write http:// instead of https:// in --server", c.server)
 	}
+	if h, ok := errors.AsType[x509.HostnameError](err); ok {
+		return fmt.Sprintf("the certificate of %s is not for that name (%v): call the router by a name of its certificate with --server, or give it one for this", c.server, h)
+	}
 	if v, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
 		return fmt.Sprintf("the certificate of %s is not trusted (%v): name the file of the router's CA with --ca-file", c.server, v.Err)
 	}
@@ -53,7 +57,11 @@ func (c *Client) whyUnanswered(err error) string {
 	if isTimeout(err) && !dialled {
 		return fmt.Sprintf("%s takes the call, but does not answer in time: is the router overloaded or stopped?", c.server)
 	}
-	return fmt.Sprintf("no router answers at %s (%s): is it running? Start one with 'oh-router up', or name another with --server", c.server, cause(err))
+	start := "Start it"
+	if strings.HasPrefix(c.server, "http://") { // else it has certificates, which 'up' has not
+		start = "Start one with 'oh-router up'"
+	}
+	return fmt.Sprintf("no router answers at %s (%s): is it running? %s, or name another with --server or OH_ROUTER_SERVER", c.server, cause(err), start)
 }
 
 // isTimeout tells whether time ran out: the call's or the network's.

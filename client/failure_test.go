@@ -3,6 +3,7 @@ package client_test
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -102,6 +103,22 @@ func TestDeleteTakesNoPage(t *testing.T) {
 	}
 }
 
+// A certificate of a CA that is trusted, for other names.
+func TestOtherName(t *testing.T) {
+	s := httptest.NewTLSServer(answer(200, "application/json", "{}"))
+	defer s.Close()
+	roots := x509.NewCertPool()
+	roots.AddCert(s.Certificate())
+	c := dial(t, client.Config{
+		Server: strings.Replace(s.URL, "127.0.0.1", "localhost", 1),
+		TLS:    &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS13},
+	})
+	e := failing(t, c, t.Context())
+	if want := "is not for that name"; !errors.Is(e, client.ErrNoRouter) || !strings.Contains(e.Message, want) || strings.Contains(e.Message, "--ca-file") {
+		t.Errorf("Bind = %q, want %q", e.Message, want)
+	}
+}
+
 func TestNoRouter(t *testing.T) {
 	tlsServer := httptest.NewTLSServer(answer(200, "application/json", "{}"))
 	defer tlsServer.Close()
@@ -109,7 +126,8 @@ func TestNoRouter(t *testing.T) {
 	defer plain.Close()
 	tests := []struct{ name, server, say string }{
 		{"refused", "http://" + closedPort(t), "no router answers at http://127.0.0.1:"},
-		{"refused, what to do", "http://" + closedPort(t), "(connection refused): is it running? Start one with 'oh-router up', or name another with --server"},
+		{"refused, what to do", "http://" + closedPort(t), "(connection refused): is it running? Start one with 'oh-router up', or name another with --server or OH_ROUTER_SERVER"},
+		{"refused, with certificates", "https://" + closedPort(t), "is it running? Start it, or name another with --server or OH_ROUTER_SERVER"},
 		{"certificate", tlsServer.URL, "is not trusted"},
 		{"plain", strings.Replace(plain.URL, "http://", "https://", 1), "speaks plain HTTP"},
 		{"hangs up", "http://" + hangsUp(t), "no router answers at"},

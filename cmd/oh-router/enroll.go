@@ -2,7 +2,9 @@ package main
 
 import (
 	"crypto/x509"
+	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/signal"
 	"time"
@@ -73,7 +75,11 @@ func enroll(cmd *cobra.Command, router, token, state string) (*x509.Certificate,
 	case ohrouter.CodeOf(err) == ohrouter.InvalidRequest:
 		return nil, usageErrorf("%s", printable(ohrouter.Message(err)))
 	case err != nil:
-		return nil, &failure{message: printable(err.Error()), exit: exitFailed}
+		f := &failure{message: printable(err.Error()), exit: exitFailed}
+		if _, ok := errors.AsType[*net.OpError](err); ok {
+			f.hint = "Look at the name and the port in --router; is the router running, and do firewalls let this machine through?"
+		}
+		return nil, f
 	}
 	return leaf, nil
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -120,11 +121,18 @@ token of an admin to ask.`,
 		if err := checkProxyName(args[0]); err != nil {
 			return err
 		}
-		err := access.call(cmd, func(ctx context.Context, c *client.Client) error {
-			return c.RevokeCertificate(ctx, args[0])
+		var proxies []ohrouter.Proxy
+		err := access.call(cmd, func(ctx context.Context, c *client.Client) (err error) {
+			if err = c.RevokeCertificate(ctx, args[0]); err == nil {
+				proxies, _ = c.Proxies(ctx) // it is revoked, whatever they are called
+			}
+			return err
 		})
 		if err != nil {
 			return err
+		}
+		if len(proxies) > 0 && !slices.ContainsFunc(proxies, func(p ohrouter.Proxy) bool { return p.Name == args[0] }) {
+			fmt.Fprintf(cmd.ErrOrStderr(), "warning: certificates of %s are refused from now on, but no proxy of the router has that name: is it the right one? 'oh-router proxies' lists them\n", args[0])
 		}
 		return printID(cmd, output, args[0])
 	}

@@ -122,7 +122,12 @@ func New(cfg Config) (http.Handler, error) {
 	a.addTokens(h)
 	a.addEnrolment(h)
 	a.addRoute(h)
-	addHealth(mux, cfg.Parts, cfg.Metrics, func(r *http.Request) bool { return callerOf(r.Context()).SeesMetrics() })
+	addHealth(mux, cfg.Parts, cfg.Metrics, func(r *http.Request) string {
+		if callerOf(r.Context()).SeesMetrics() {
+			return ""
+		}
+		return "the parts are shown with a token"
+	})
 	doc, err := document(h.OpenAPI())
 	if err != nil {
 		return nil, err

@@ -25,13 +25,19 @@ func Health(parts func(context.Context) []Part, metrics http.Handler, hosts []st
 		metrics = names.protect(metrics)
 	}
 	mux := http.NewServeMux()
-	addHealth(mux, parts, metrics, func(r *http.Request) bool { return names.known(r.Host) })
+	addHealth(mux, parts, metrics, func(r *http.Request) string {
+		if names.known(r.Host) {
+			return ""
+		}
+		return "the parts are not shown to calls by this name"
+	})
 	return bounded(known(mux))
 }
 
 // addHealth adds the calls that supervisors and monitoring make. The process
-// is alive while it answers. Whether a call is shown the parts is asked of seen.
-func addHealth(mux *http.ServeMux, parts func(context.Context) []Part, metrics http.Handler, seen func(*http.Request) bool) {
+// is alive while it answers. Why a call is not shown the parts is asked of
+// hidden; "" is no reason.
+func addHealth(mux *http.ServeMux, parts func(context.Context) []Part, metrics http.Handler, hidden func(*http.Request) string) {
 	if parts == nil {
 		parts = func(context.Context) []Part { return nil }
 	}
@@ -39,8 +45,8 @@ func addHealth(mux *http.ServeMux, parts func(context.Context) []Part, metrics h
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
 		list := parts(r.Context())
 		_, verbose := r.URL.Query()["verbose"]
-		text := "the parts are shown with a token\n"
-		if seen(r) {
+		text := hidden(r) + "\n"
+		if text == "\n" {
 			text = lines(list)
 		}
 		switch ready := allRequired(list); {

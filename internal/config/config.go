@@ -217,9 +217,11 @@ func checkCertificate(c *Config, given values) []error {
 	if c.Certificate == (Certificate{}) {
 		return nil
 	}
-	for _, key := range []string{"tls_cert", "tls_key", "tls_ca"} {
+	keys := []string{"tls_cert", "tls_key", "tls_ca"}
+	there := slices.IndexFunc(keys, func(key string) bool { return files[key] != "" })
+	for _, key := range keys {
 		if files[key] == "" {
-			return []error{given[key].problem(fmt.Errorf("%s is missing: tls_cert, tls_key and tls_ca belong together", key))}
+			return []error{given[keys[there]].problem(fmt.Errorf("%s is missing: tls_cert, tls_key and tls_ca belong together", key))}
 		}
 	}
 	return nil

@@ -4,8 +4,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-
-	"github.com/spf13/pflag"
 )
 
 // certificate is what gives a role credentials, split at spaces.
@@ -90,23 +88,26 @@ func TestUnprovedLinks(t *testing.T) {
 	}
 }
 
-func TestOpenMetrics(t *testing.T) {
-	load := func(args ...string) error {
-		fs := pflag.NewFlagSet("proxy", pflag.ContinueOnError)
-		Flags(fs, ProxyRole)
-		if err := fs.Parse(args); err != nil {
-			t.Fatal(err)
+func TestCertificateIsWhole(t *testing.T) {
+	for line, want := range map[string]string{
+		"--tls-cert=c --tls-key=k": "--tls-cert: tls_ca is missing",
+		"--tls-key=k --tls-ca=a":   "--tls-key: tls_cert is missing",
+		"--tls-ca=a":               "--tls-ca: tls_cert is missing",
+	} {
+		if _, err := load(t, RouterRole, []string{"HOME=/"}, strings.Fields(line)...); err == nil || !strings.HasPrefix(err.Error(), want) {
+			t.Errorf("%s: %v, want %q", line, err, want)
 		}
-		_, err := Load(ProxyRole, fs, nil, nil)
-		return err
 	}
-	if err := load("--metrics=:1"); err == nil || !strings.Contains(err.Error(), "say --open-metrics") {
+}
+
+func TestOpenMetrics(t *testing.T) {
+	if _, err := load(t, ProxyRole, nil, "--metrics=:1"); err == nil || !strings.Contains(err.Error(), "say --open-metrics") {
 		t.Errorf("metrics for everybody = %v, want a refusal that names --open-metrics", err)
 	}
-	if err := load("--metrics=:1", "--open-metrics"); err != nil {
+	if _, err := load(t, ProxyRole, nil, "--metrics=:1", "--open-metrics"); err != nil {
 		t.Errorf("open metrics: %v", err)
 	}
-	if err := load("--metrics=:1", "--open-metrics", "--listen=:2"); err == nil {
+	if _, err := load(t, ProxyRole, nil, "--metrics=:1", "--open-metrics", "--listen=:2"); err == nil {
 		t.Error("--open-metrics opens the listener for links, too")
 	}
 }

@@ -35,7 +35,7 @@ func parseRouter(s string) (string, error) {
 	u, err := url.Parse(s)
 	switch {
 	case err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || u.User != nil || u.RawQuery != "" || u.Fragment != "":
-		return "", ohrouter.Errorf(ohrouter.InvalidRequest, "the router's URL is not one such as https://router.example:8443")
+		return "", ohrouter.Errorf(ohrouter.InvalidRequest, "the router's URL has to begin with https://, and a name, as in https://router.example:8443")
 	case u.Scheme == "http":
 		return "", ohrouter.Errorf(ohrouter.InvalidRequest, "%.100q is not encrypted: certificates are given over https:// alone", s)
 	}

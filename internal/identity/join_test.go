@@ -149,8 +149,8 @@ func TestJoinRefuses(t *testing.T) {
 		{"HTTP", plain.URL, token, "is not encrypted"},
 		{"HTTP, said to be HTTPS", strings.Replace(plain.URL, "http:", "https:", 1), token, "does not speak TLS"},
 		{"nobody there", closed, token, "call the router at " + closed},
-		{"no URL", "router.example:8443", token, "not one such as https://"},
-		{"a password in the URL", "https://a:b@127.0.0.1", token, "not one such as https://"},
+		{"no URL", "router.example:8443", token, "has to begin with https://"},
+		{"a password in the URL", "https://a:b@127.0.0.1", token, "has to begin with https://"},
 		{"no token", closed, "ohe_x", "not an enrolment token"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
