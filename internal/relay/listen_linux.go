@@ -40,7 +40,7 @@ func (ls *loops) listen(l *Listener, ln *net.TCPListener) (taken bool, err error
 		socket.Close(l.raw.fd)
 		return false, nil
 	}
-	ls.listeners.Store(int32(l.raw.fd), l)
+	ls.listeners[l.raw.fd].Store(l)
 	l.mu.Lock() // one loop may accept, and pause, before the next has it
 	err = ls.rewatch(l)
 	l.mu.Unlock()
@@ -55,7 +55,7 @@ func (ls *loops) listen(l *Listener, ln *net.TCPListener) (taken bool, err error
 // unlisten closes l's descriptor.
 func (ls *loops) unlisten(l *Listener) {
 	ls.unwatch(l)
-	ls.listeners.Delete(int32(l.raw.fd))
+	ls.listeners[l.raw.fd].Store(nil)
 	socket.Close(l.raw.fd)
 }
 
@@ -81,11 +81,10 @@ func (ls *loops) unwatch(l *Listener) {
 // accept accepts a connection. The loop is told again when there are more, and
 // looks after its sessions before.
 func (l *loop) accept(fd int32) {
-	v, ok := l.listeners.Load(fd)
-	if !ok {
+	ln := l.listeners[fd].Load()
+	if ln == nil {
 		return // closed meanwhile
 	}
-	ln := v.(*Listener)
 	if c, ok := ln.next(l); ok {
 		ln.deliver(c)
 	}

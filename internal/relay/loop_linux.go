@@ -22,10 +22,11 @@ type loop struct {
 	*loops
 	epoll, wakeup int
 	buf           [bufferSize]byte   // what one read moves at most
+	now           time.Time          // when this turn began
 	looked        time.Time          // at openings and young, last
 	busy          []*pair            // have had their turn, and have more to do
 	losing        map[*pair]struct{} // one end is lost, the other may still take what came before
-	opening       map[*pair]struct{} // their sessions do not stand yet
+	opening       []*pair            // their sessions do not stand yet
 	greeting      []young            // may have a greeting that waits; oldest first
 	young         []young            // stand, and are to be settled; oldest first
 	standing      atomic.Int64       // pairs whose sessions stand
@@ -54,7 +55,7 @@ func newLoop(ls *loops) (*loop, error) {
 		_ = unix.Close(epoll)
 		return nil, fmt.Errorf("create eventfd: %w", err)
 	}
-	l := &loop{loops: ls, epoll: epoll, wakeup: wakeup, losing: make(map[*pair]struct{}), opening: make(map[*pair]struct{})}
+	l := &loop{loops: ls, epoll: epoll, wakeup: wakeup, losing: make(map[*pair]struct{})}
 	if err := l.watch(unix.EPOLL_CTL_ADD, wakeup, unix.EPOLLIN, 0); err != nil {
 		l.free()
 		return nil, err
@@ -172,6 +173,7 @@ func (l *loop) run() {
 		if err != nil && !errors.Is(err, unix.EINTR) {
 			panic(fmt.Sprintf("wait for events: %v", err)) // a programmer's mistake: epoll_wait(2) has no others
 		}
+		l.now = time.Now()
 		for i := range max(n, 0) {
 			l.happened(&events[i])
 		}
@@ -248,8 +250,8 @@ func (l *loop) lookAfterGreetings() {
 	if len(l.greeting) == 0 {
 		return
 	}
-	now, n := time.Now(), 0
-	for ; n < len(l.greeting) && now.Sub(l.greeting[n].since) >= greetAfter; n++ {
+	n := 0
+	for ; n < len(l.greeting) && l.now.Sub(l.greeting[n].since) >= greetAfter; n++ {
 		if p := l.greeting[n].pair; !p.over && p.ends[B].greeting != nil && p.on() == l {
 			p.greet(&p.ends[B])
 			p.pump()
@@ -273,14 +275,13 @@ func (l *loop) lookAfterTime() {
 	if len(l.opening) == 0 && len(l.young) == 0 {
 		return
 	}
-	now := time.Now()
-	if now.Sub(l.looked) < settleAfter/2 {
+	if l.now.Sub(l.looked) < settleAfter/2 {
 		return
 	}
-	l.looked = now
-	l.late(now)
+	l.looked = l.now
+	l.late()
 	n := 0
-	for n < len(l.young) && now.Sub(l.young[n].since) >= settleAfter {
+	for n < len(l.young) && l.now.Sub(l.young[n].since) >= settleAfter {
 		l.settle(l.young[n])
 		n++
 	}

@@ -15,9 +15,9 @@ import (
 // loops are the event loops of an engine.
 type loops struct {
 	all       []*loop
-	ends      []atomic.Pointer[end] // by descriptor; an event looks its end up here
-	listeners sync.Map              // *Listener by its descriptor, an int32
-	serials   atomic.Uint32         // the latest of an end
+	ends      []atomic.Pointer[end]      // by descriptor; an event looks its end up here
+	listeners []atomic.Pointer[Listener] // likewise
+	serials   atomic.Uint32              // the latest of an end
 }
 
 // serial returns what stands beside an end's descriptor in its events: numbers
@@ -25,12 +25,13 @@ type loops struct {
 // wait. It is more than [isListener].
 func (ls *loops) serial() int32 { return int32(ls.serials.Add(1)%(1<<30)) + isListener + 1 }
 
-// maxDescriptor bounds the table of ends, 8 bytes each and touched only where
+// maxDescriptor bounds the tables of ends and listeners, 8 bytes each and touched only where
 // used. Sessions with higher descriptors run Pipe.
 const maxDescriptor = 1 << 20
 
 func (ls *loops) start(n int, wg *sync.WaitGroup) error {
 	ls.ends = make([]atomic.Pointer[end], min(socket.Limit(), maxDescriptor))
+	ls.listeners = make([]atomic.Pointer[Listener], len(ls.ends))
 	for range n {
 		l, err := newLoop(ls)
 		if err != nil {
@@ -98,11 +99,11 @@ func (ls *loops) carry(a, b net.Conn, live *Counters, done func(End)) *Session {
 		return nil
 	}
 	_, _ = ta.Close(), tb.Close() // the duplicates live on
-	s := rawSession{p}
+	p.handle.raw = rawSession{p}
 	if sa != nil || sb != nil {
-		s.order(p.pump) // no event tells of what crypto/tls has
+		p.handle.raw.order(p.pump) // no event tells of what crypto/tls has
 	}
-	return &Session{raw: s}
+	return p.session()
 }
 
 // rawSession is a pair, as other threads know it.

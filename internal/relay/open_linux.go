@@ -23,6 +23,7 @@ type opening struct {
 	answerer Answerer       // of Forward, else nil
 	sockets  socket.Options // of b
 
+	index    int // in loop.opening
 	stage    stage
 	until    time.Time     // when the stage has to be over
 	within   time.Duration // how long the next one may take
@@ -57,7 +58,7 @@ func (c Conn) Forward(call Call, s Answerer, live *Counters) *Session {
 	p := l.newPair(c, s, live, call.AnswerWithin)
 	o := p.opening
 	o.answerer, o.sockets = s, call.Sockets
-	o.stage, o.until = connecting, time.Now().Add(call.ConnectWithin)
+	o.stage, o.until = connecting, l.now.Add(call.ConnectWithin)
 	if !p.connect(call.To, socket.Here) {
 		return p.session()
 	}
@@ -92,9 +93,10 @@ func (p *pair) connect(to netip.AddrPort, talk socket.Talk) bool {
 // Serve reads what a asks for, connects it to that, and carries bytes between
 // the two as [Engine.Start] does. It is to be called from where a was accepted.
 func (c Conn) Serve(terms Terms, s Asker, live *Counters) *Session {
-	p := c.raw.loop.newPair(c, s, live, terms.ConnectWithin)
+	l := c.raw.loop
+	p := l.newPair(c, s, live, terms.ConnectWithin)
 	o := p.opening
-	o.asker, o.sockets, o.until = s, terms.Sockets, time.Now().Add(terms.AskWithin)
+	o.asker, o.sockets, o.until = s, terms.Sockets, l.now.Add(terms.AskWithin)
 	p.ask()
 	if !p.over {
 		p.watch()
@@ -105,14 +107,24 @@ func (c Conn) Serve(terms Terms, s Asker, live *Counters) *Session {
 // newPair returns a pair that has its end A.
 func (l *loop) newPair(a Conn, s Opening, live *Counters, within time.Duration) *pair {
 	p := &pair{done: s, opening: &opening{Opening: s, a: a, within: within}}
+	p.handle.raw = rawSession{p}
 	p.loop.Store(l)
 	p.ends[A] = end{pair: p, fd: a.raw.fd, side: A, moved: &live.AB}
 	p.ends[B] = end{pair: p, fd: -1, side: B, moved: &live.BA}
-	l.opening[p] = struct{}{}
+	p.opening.index = len(l.opening)
+	l.opening = append(l.opening, p)
 	return p
 }
 
-func (p *pair) session() *Session { return &Session{raw: rawSession{p}} }
+// unlist takes p out of those that are being opened.
+func (l *loop) unlist(p *pair) {
+	last := l.opening[len(l.opening)-1]
+	l.opening[p.opening.index], last.opening.index = last, p.opening.index
+	l.opening[len(l.opening)-1] = nil
+	l.opening = l.opening[:len(l.opening)-1]
+}
+
+func (p *pair) session() *Session { return &p.handle }
 
 // watch registers the ends that are not registered yet. Writing to an end that
 // connects is of interest.
@@ -221,18 +233,40 @@ func (p *pair) ask() {
 		p.fail(err)
 	case length > 0:
 		p.ends[A].skip = length
-		o.stage, o.until = connecting, time.Now().Add(o.within)
-		talk := socket.Either
-		if n > length {
-			talk = socket.Here
-		}
-		if p.connect(to, talk) {
-			if err := socket.InlineUrgent(p.ends[B].fd); err != nil {
-				p.fail(err)
-			}
-		}
+		o.stage, o.until = connecting, l.now.Add(o.within)
+		p.reach(to, l.buf[length:n])
 	case n == maxRequest || p.ends[A].last:
 		p.fail(io.ErrUnexpectedEOF)
+	}
+}
+
+// reach begins to connect b. What a has said behind its request goes there at
+// once if it can: near by, a connect is done when it returns.
+func (p *pair) reach(to netip.AddrPort, early []byte) {
+	talk := socket.Either
+	if len(early) > 0 {
+		talk = socket.Here
+	}
+	if !p.connect(to, talk) {
+		return
+	}
+	if err := socket.InlineUrgent(p.ends[B].fd); err != nil {
+		p.fail(err)
+		return
+	}
+	if len(early) == 0 {
+		return
+	}
+	switch n, err := socket.Write(p.ends[B].fd, early); {
+	case n > 0:
+		p.ends[A].skip += n
+		p.ends[A].moved.Add(uint64(n))
+		p.opening.stage = answering
+		if p.watch(); !p.over {
+			p.connected()
+		}
+	case !errors.Is(err, unix.EAGAIN): // the write has taken the connect's error
+		p.fail(os.NewSyscallError("connect", err))
 	}
 }
 
@@ -243,7 +277,7 @@ func (p *pair) connected() {
 	p.ends[B].greeting = p.opening.asker.Connected()
 	p.ends[A].readable = true // what was said behind the request
 	p.stand()
-	l.greeting = append(l.greeting, young{pair: p, since: time.Now()})
+	l.greeting = append(l.greeting, young{pair: p, since: l.now})
 	p.pump()
 }
 
@@ -269,7 +303,7 @@ func (p *pair) say(b []byte) {
 	}
 	o.unsaid, o.stage = nil, answering
 	if o.answerBy.IsZero() { // what a says later gives no more time
-		o.answerBy = time.Now().Add(o.within)
+		o.answerBy = p.on().now.Add(o.within)
 	}
 	o.until = o.answerBy
 }
@@ -331,9 +365,9 @@ func (p *pair) hear() {
 // stand begins the session.
 func (p *pair) stand() {
 	l := p.on()
-	l.young = append(l.young, young{p, time.Now(), p.opening.sockets})
+	l.young = append(l.young, young{p, l.now, p.opening.sockets})
+	l.unlist(p)
 	p.opening = nil
-	delete(l.opening, p)
 	l.standing.Add(1)
 }
 
@@ -341,7 +375,7 @@ func (p *pair) stand() {
 func (p *pair) fail(err error) {
 	l, o := p.on(), p.opening
 	p.over = true
-	delete(l.opening, p)
+	l.unlist(p)
 	l.leave(&p.ends[A])
 	if b := &p.ends[B]; b.fd >= 0 {
 		l.leave(b)
@@ -351,9 +385,9 @@ func (p *pair) fail(err error) {
 }
 
 // late ends openings whose time is over.
-func (l *loop) late(now time.Time) {
-	for p := range l.opening {
-		if now.After(p.opening.until) {
+func (l *loop) late() {
+	for i := len(l.opening) - 1; i >= 0; i-- { // the one that fails is taken out
+		if p := l.opening[i]; l.now.After(p.opening.until) {
 			p.fail(fmt.Errorf("%s: %w", p.opening.stage.call(), os.ErrDeadlineExceeded))
 		}
 	}

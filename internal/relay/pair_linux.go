@@ -21,6 +21,7 @@ type pair struct {
 	ended   bool     // one end has ended, as in end
 	end     End      // how the first one did
 	done    ender
+	handle  Session   // what its owner has
 	queued  bool      // in loop.busy
 	over    bool      // closed, or given back
 	until   time.Time // while an end is lost: when the other has taken nothing for too long
@@ -370,8 +371,9 @@ func (p *pair) lostEnd(e *end, err error) {
 	e.lost = err
 	e.readable, e.last = !e.eof, true
 	p.record(e.side, err)
-	p.until = time.Now().Add(lingerFor)
-	p.on().losing[p] = struct{}{}
+	l := p.on()
+	p.until = l.now.Add(lingerFor)
+	l.losing[p] = struct{}{}
 }
 
 // lose passes the loss of one end on to the other, once that has taken what
@@ -390,9 +392,9 @@ func (p *pair) lose() {
 		unsent, err := unix.IoctlGetInt(o.fd, unix.SIOCOUTQ)
 		delivered := e.eof && e.held == 0 && e.greeting == nil && unsent == 0 && (o.secure == nil || len(o.secure.queue) == 0)
 		if taken := e.moved.Load() - uint64(unsent); taken != p.taken {
-			p.taken, p.until = taken, time.Now().Add(lingerFor)
+			p.taken, p.until = taken, p.on().now.Add(lingerFor)
 		}
-		if err == nil && !delivered && time.Now().Before(p.until) {
+		if err == nil && !delivered && p.on().now.Before(p.until) {
 			return
 		}
 	}
@@ -429,7 +431,7 @@ func (p *pair) finish() {
 	p.over = true
 	delete(l.losing, p)
 	if p.opening != nil {
-		delete(l.opening, p)
+		l.unlist(p)
 	} else {
 		l.standing.Add(-1)
 	}

@@ -28,11 +28,7 @@ const (
 // Who talks Here spares the kernel a packet: what is said first acknowledges the
 // connection.
 func (o Options) Connect(to netip.AddrPort, talk Talk) (fd int, err error) {
-	family, addr := unix.AF_INET6, unix.Sockaddr(&unix.SockaddrInet6{Port: int(to.Port()), Addr: to.Addr().As16()})
-	if a := to.Addr().Unmap(); a.Is4() {
-		family, addr = unix.AF_INET, &unix.SockaddrInet4{Port: int(to.Port()), Addr: a.As4()}
-	}
-	fd, err = unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, unix.IPPROTO_TCP)
+	fd, err = create(to.Addr().Unmap().Is4())
 	if err != nil {
 		return -1, os.NewSyscallError("socket", err)
 	}
@@ -41,9 +37,12 @@ func (o Options) Connect(to netip.AddrPort, talk Talk) (fd int, err error) {
 		err = setOption(fd, unix.IPPROTO_TCP, unix.TCP_QUICKACK, 0)
 	}
 	if err == nil {
-		err = os.NewSyscallError("connect", unix.Connect(fd, addr))
+		if err = connect(fd, to); errors.Is(err, unix.EINPROGRESS) {
+			return fd, nil
+		}
+		err = os.NewSyscallError("connect", err)
 	}
-	if err != nil && !errors.Is(err, unix.EINPROGRESS) {
+	if err != nil {
 		Close(fd)
 		return -1, err
 	}

@@ -1,6 +1,7 @@
 package socket
 
 import (
+	"encoding/binary"
 	"net"
 	"net/netip"
 	"os"
@@ -64,8 +65,7 @@ func LocalAt(fd int) netip.AddrPort {
 // address returns what stands in the kernel's form. Both forms begin with the
 // family and the port, the latter in network order.
 func address(sa *unix.RawSockaddrInet6) netip.AddrPort {
-	port := (*[2]byte)(unsafe.Pointer(&sa.Port))
-	n := uint16(port[0])<<8 | uint16(port[1])
+	n := binary.BigEndian.Uint16((*[2]byte)(unsafe.Pointer(&sa.Port))[:])
 	if sa.Family == unix.AF_INET {
 		v4 := (*unix.RawSockaddrInet4)(unsafe.Pointer(sa))
 		return netip.AddrPortFrom(netip.AddrFrom4(v4.Addr), n)
@@ -77,6 +77,32 @@ func address(sa *unix.RawSockaddrInet6) netip.AddrPort {
 		}
 	}
 	return netip.AddrPortFrom(a, n)
+}
+
+// create is socket(2) for a non-blocking TCP socket.
+func create(v4 bool) (fd int, err error) {
+	family := uintptr(unix.AF_INET6)
+	if v4 {
+		family = unix.AF_INET
+	}
+	return count(syscall.RawSyscall(unix.SYS_SOCKET, family, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, unix.IPPROTO_TCP))
+}
+
+// connect is connect(2) of a socket that create has made for the kind of
+// address that to has. It is EINPROGRESS where the peer has to be waited for.
+func connect(fd int, to netip.AddrPort) error {
+	var sa unix.RawSockaddrInet6 // the larger one; both begin with the family and the port
+	sa.Family = unix.AF_INET6
+	sa.Addr = to.Addr().As16()
+	size := uintptr(unix.SizeofSockaddrInet6)
+	if a := to.Addr().Unmap(); a.Is4() {
+		v4 := (*unix.RawSockaddrInet4)(unsafe.Pointer(&sa))
+		*v4 = unix.RawSockaddrInet4{Family: unix.AF_INET, Addr: a.As4()}
+		size = unix.SizeofSockaddrInet4
+	}
+	binary.BigEndian.PutUint16((*[2]byte)(unsafe.Pointer(&sa.Port))[:], to.Port())
+	_, err := count(syscall.RawSyscall(unix.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(&sa)), size))
+	return err
 }
 
 // Splice moves up to n bytes from one descriptor to the other, one of which is
