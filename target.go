@@ -93,6 +93,9 @@ func canonicalHost(host string) (string, error) {
 		}
 		host = inner
 	}
+	if a, err := netip.ParseAddr(host); err == nil && a.Is4() {
+		return host, nil // netip takes the one spelling only
+	}
 	switch {
 	case host == "":
 		return "", Errorf(InvalidRequest, "the host is empty")

@@ -35,7 +35,7 @@ type Dialer struct {
 	refill  chan struct{} // has a token when a pool has to grow
 
 	mu      sync.Mutex // guards proxies; never held during I/O
-	proxies []*proxy   // in the order of the configuration
+	proxies []*proxy   // in the order of the configuration; replaced, never changed
 }
 
 // Proxy is where a proxy listens.
@@ -65,7 +65,7 @@ func (d *Dialer) SetProxies(proxies []Proxy) {
 			d.proxies = append(d.proxies, former[i])
 		}
 	}
-	gone := slices.DeleteFunc(former, func(f *proxy) bool { return slices.Contains(d.proxies, f) })
+	gone := slices.DeleteFunc(slices.Clone(former), func(f *proxy) bool { return slices.Contains(d.proxies, f) })
 	d.mu.Unlock()
 	for _, p := range gone {
 		p.pool.end()
@@ -101,7 +101,7 @@ func (w Want) commands() ([]byte, error) {
 // Dial makes a link, as [Handshake.Dial] does.
 func (d *Dialer) Dial(ctx context.Context, want Want) (*Link, error) { return d.Begin(want).Dial(ctx) }
 
-// candidates returns the proxies to ask, in order.
+// candidates returns the proxies to ask, in order. The slice may be shared.
 func (d *Dialer) candidates(want Want) ([]*proxy, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -109,16 +109,18 @@ func (d *Dialer) candidates(want Want) ([]*proxy, error) {
 		if len(d.proxies) == 0 {
 			return nil, ohrouter.Errorf(ohrouter.NoProxy, "the router has no proxy; give it one with --proxy HOST:PORT")
 		}
-		return slices.Clone(d.proxies), nil
+		return d.proxies, nil
 	}
 	i := slices.IndexFunc(d.proxies, func(p *proxy) bool { return p.Name == want.Proxy })
 	switch {
 	case i < 0 && (want.Pinned || len(d.proxies) == 0):
 		return nil, ohrouter.Errorf(ohrouter.NoProxy, "the router has no proxy %q; it has %s", want.Proxy, d.names())
 	case i < 0: // the one that served the binding is gone from the configuration
-		return slices.Clone(d.proxies), nil
+		return d.proxies, nil
 	case want.Pinned:
-		return []*proxy{d.proxies[i]}, nil
+		return d.proxies[i : i+1], nil
+	case i == 0:
+		return d.proxies, nil
 	}
 	first := d.proxies[i]
 	return append([]*proxy{first}, slices.DeleteFunc(slices.Clone(d.proxies), func(p *proxy) bool { return p == first })...), nil

@@ -345,6 +345,7 @@ func (s *session) finish(outcome ohrouter.Outcome, err error) {
 	s.recordEnd(spec, link, outcome, err)
 	level := levelOf(outcome)
 	if r.cfg.Log.Enabled(context.Background(), level) {
+		spec := spec // only this one has to outlive the call
 		r.wg.Go(func() { s.log(level, spec, outcome, err) }) // a log may be slow
 	}
 	r.wg.Done()
@@ -432,4 +433,6 @@ func newIDSource() idSource {
 	return idSource{prefix: "s-" + strings.ToLower(rand.Text()[:6]) + "-", n: new(atomic.Uint64)}
 }
 
-func (i idSource) next() string { return i.prefix + strconv.FormatUint(i.n.Add(1), 36) }
+func (i idSource) next() string {
+	return string(strconv.AppendUint(append(make([]byte, 0, 32), i.prefix...), i.n.Add(1), 36))
+}
