@@ -345,7 +345,7 @@ func (s *session) finish(outcome ohrouter.Outcome, err error) {
 	s.recordEnd(spec, link, outcome, err)
 	level := levelOf(outcome)
 	if r.cfg.Log.Enabled(context.Background(), level) {
-		spec := spec // only this one has to outlive the call
+		spec := spec                                         // only this one has to outlive the call
 		r.wg.Go(func() { s.log(level, spec, outcome, err) }) // a log may be slow
 	}
 	r.wg.Done()
