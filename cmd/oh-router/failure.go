@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	ohrouter "github.com/ohrouter/oh-router"
 	"github.com/ohrouter/oh-router/client"
@@ -85,7 +86,15 @@ func flagError(cmd *cobra.Command, err error) error {
 	if cmd.HasSubCommands() && cmd.Flags().NArg() > 0 {
 		return unknownCommand(cmd, cmd.Flags().Arg(0))
 	}
-	return usageErrorf("%s", printable(err.Error()))
+	said := printable(err.Error())
+	if e, ok := errors.AsType[*pflag.NotExistError](err); ok && len(e.GetSpecifiedName()) > 1 {
+		cmd.Flags().VisitAll(func(f *pflag.Flag) {
+			if strings.HasPrefix(f.Name, e.GetSpecifiedName()) {
+				said += fmt.Sprintf("; did you mean --%s?", f.Name)
+			}
+		})
+	}
+	return usageErrorf("%s", said)
 }
 
 // takes returns the check for a command whose arguments are named, such as

@@ -13,6 +13,7 @@ func TestUsageErrors(t *testing.T) {
 		{"frobnicate", `unknown command "frobnicate"; the commands of 'oh-router' are bind, bindings, ca,`, "oh-router"},
 		{"help bnid", `did you mean 'oh-router bind'?`, "oh-router"},
 		{"--frob", "unknown flag: --frob", "oh-router"},
+		{"proxy enroll --token x", "unknown flag: --token; did you mean --token-file?", "oh-router proxy enroll"},
 		{"bind", "HOST:PORT is missing", "oh-router bind"},
 		{"bind db:1 db:2", `unexpected argument "db:2"`, "oh-router bind"},
 		{"bind db", `target "db" is not HOST:PORT`, "oh-router bind"},

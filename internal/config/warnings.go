@@ -81,7 +81,11 @@ func (c *Config) leftOpen(role Role, secured bool) (open []string) {
 		open = append(open, fmt.Sprintf("calls of the API at %s, tokens included, are not encrypted", r.Listen))
 	}
 	if !r.Listen.Addr().IsLoopback() || !r.BindAddress.IsLoopback() {
-		open = append(open, "as long as there is no API token, whoever reaches the API may map targets")
+		targets := "targets"
+		if role == Up {
+			targets = "any target, those on loopback of this machine included"
+		}
+		open = append(open, "as long as there is no API token, whoever reaches the API may map "+targets)
 	}
 	if far := farProxies(r.Proxies); !secured && c.LinkSecurity != ExternalSecurity && len(far) > 0 {
 		open = append(open, "links to "+strings.Join(far, " and ")+" are neither encrypted nor authenticated")

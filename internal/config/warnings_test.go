@@ -20,6 +20,7 @@ func TestOpen(t *testing.T) {
 	const (
 		calls    = "calls of the API at 0.0.0.0:1, tokens included, are not encrypted"
 		noTokens = "as long as there is no API token, whoever reaches the API may map targets"
+		anything = "as long as there is no API token, whoever reaches the API may map any target, those on loopback of this machine included"
 		links    = "links to a.example:2 and 10.0.0.1:3 are neither encrypted nor authenticated"
 		taken    = "links at 10.0.0.1:2 are neither encrypted nor authenticated, and whoever reaches it may dial what the allow-list permits"
 		metrics  = "metrics at 10.0.0.1:3 are for whoever reaches them"
@@ -30,8 +31,9 @@ func TestOpen(t *testing.T) {
 		want []string
 	}{
 		{RouterRole, "", nil},
-		{Up, "--listen=:1", []string{calls, noTokens}},
-		{Up, "--bind-address=10.0.0.1", []string{noTokens}},
+		{Up, "--listen=:1", []string{calls, anything}},
+		{Up, "--bind-address=10.0.0.1", []string{anything}},
+		{RouterRole, "--bind-address=10.0.0.1", []string{noTokens}},
 		{RouterRole, "--listen=:1 --proxy=a.example:2 --proxy=b=10.0.0.1:3 --proxy=localhost:4", []string{calls, noTokens, links}},
 		{RouterRole, "--proxy=a.example:2 --proxy=b=10.0.0.1:3", []string{links}},
 		{RouterRole, "--listen=:1 --proxy=a.example:2 --link-security=external", []string{calls, noTokens}},
