@@ -73,6 +73,13 @@ func (p *pool) measure() {
 	}
 }
 
+// distance returns how long making a link takes at least, 0 if that is not known.
+func (p *pool) distance() time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.setUp
+}
+
 // unknown tells that it is time to look how long making a link takes.
 func (p *pool) unknown(now time.Time) bool {
 	p.mu.Lock()

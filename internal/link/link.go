@@ -125,41 +125,55 @@ func (l *Link) Take(cut func()) net.Conn {
 	return conn
 }
 
-// settle is how long Ack waits for the news that the proxy had given the link
-// up.
-const settle = 5 * time.Millisecond
+// How long Ack waits for the news that the proxy had given the link up: settle
+// in any case, and quiet, and as long as making two links takes, while nobody
+// has anything to say.
+const (
+	settle = 5 * time.Millisecond
+	quiet  = 50 * time.Millisecond
+	tick   = time.Millisecond // between looks at the client
+)
 
 // Ack makes the session of a parked link stand. It fails when the link is not
 // parked any more, also when the proxy's news of that was still under way: for
-// that, Ack waits a moment for a target that does not speak first.
-func (l *Link) Ack() error {
+// that, Ack waits until the target speaks, or the client, but not for long. A
+// nil client is not waited for. Ack fails when ctx ends, too.
+func (l *Link) Ack(ctx context.Context, client *net.TCPConn) error {
 	if !l.tracker.move(active) { // a second AckCommand would be payload
 		return errors.New("acknowledge a link: it is not parked")
 	}
 	if _, err := l.conn.Write(frames.ack); err != nil {
 		return fmt.Errorf("send %v: %w", typeAck, err)
 	}
-	return l.settled()
+	return l.settled(ctx, client, settle, quiet+2*l.proxy.pool.distance())
 }
 
-// settled waits until there is something to read, but not for long, and
-// returns an error if that is the link's end.
-func (l *Link) settled() error {
+// settled waits until there is something to read, and returns an error if that
+// is the link's end. It waits for atLeast, unless ctx ends, and then for the
+// client to say something, for atMost in all.
+func (l *Link) settled(ctx context.Context, client *net.TCPConn, atLeast, atMost time.Duration) error {
 	tcp := socket.TCP(l.conn)
 	if tcp == nil {
 		return nil // nothing tells without reading
 	}
-	if err := tcp.SetReadDeadline(time.Now().Add(settle)); err != nil {
-		return err
+	begin := time.Now()
+	for until := begin.Add(atLeast); ; until = time.Now().Add(tick) {
+		if err := tcp.SetReadDeadline(until); err != nil {
+			return err
+		}
+		err := socket.WaitUntil(tcp, func() bool { return socket.Pending(tcp) })
+		late := errors.Is(err, os.ErrDeadlineExceeded)
+		switch {
+		case late && ctx.Err() != nil:
+			return ctx.Err()
+		case err != nil && !late && !errors.Is(err, errors.ErrUnsupported):
+			return err
+		case socket.Ended(tcp): // also when that came with the deadline, on a busy machine
+			return errors.New("acknowledge a link: the proxy has given it up")
+		case !late, client == nil, socket.Pending(client), time.Since(begin) >= atMost:
+			return tcp.SetReadDeadline(time.Time{})
+		}
 	}
-	err := socket.WaitUntil(tcp, func() bool { return socket.Pending(tcp) })
-	switch {
-	case err == nil && socket.Ended(tcp):
-		return errors.New("acknowledge a link: the proxy has given it up")
-	case err != nil && !errors.Is(err, os.ErrDeadlineExceeded) && !errors.Is(err, errors.ErrUnsupported):
-		return err
-	}
-	return tcp.SetReadDeadline(time.Time{})
 }
 
 // Alive tells whether a parked or warm link still stands: a proxy sends nothing

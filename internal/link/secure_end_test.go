@@ -149,7 +149,7 @@ func TestParkedSecureLinkEnds(t *testing.T) {
 			if l.Alive() {
 				t.Error("the link is alive")
 			}
-			if err := l.Ack(); err == nil {
+			if err := l.Ack(t.Context(), nil); err == nil {
 				t.Error("Ack of a link that has ended succeeds")
 			}
 		})
@@ -184,7 +184,7 @@ func TestHangUpCrossesTheAckCommand(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	if err := l.Ack(); err != nil {
+	if err := l.Ack(t.Context(), nil); err != nil {
 		t.Fatal(err)
 	}
 	if b, err := io.ReadAll(l.Conn()); err != nil || string(b) != "bye" {

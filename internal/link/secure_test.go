@@ -34,7 +34,7 @@ func TestSecureLinks(t *testing.T) {
 			if !l.Alive() {
 				t.Error("a parked link is not alive")
 			}
-			if err := l.Ack(); err != nil {
+			if err := l.Ack(t.Context(), nil); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -33,12 +33,12 @@ func TestSession(t *testing.T) {
 		}
 		if park {
 			router.want(t, 0, 1, 0)
-			if err := l.Ack(); err != nil {
+			if err := l.Ack(t.Context(), nil); err != nil {
 				t.Fatal(err)
 			}
 		}
 		router.want(t, 0, 0, 1)
-		if err := l.Ack(); err == nil {
+		if err := l.Ack(t.Context(), nil); err == nil {
 			t.Error("a second AckCommand was sent into the payload")
 		}
 		exchange(t, l.Conn())
@@ -49,7 +49,7 @@ func TestSession(t *testing.T) {
 		if n := d.Proxies()[0].Links; n != 0 {
 			t.Errorf("%d links open after Close, want 0", n)
 		}
-		if err := l.Ack(); err == nil {
+		if err := l.Ack(t.Context(), nil); err == nil {
 			t.Error("Ack of a closed link succeeds")
 		}
 	}
@@ -215,7 +215,7 @@ func TestAckCrossesTheProxysHangUp(t *testing.T) {
 		}
 		wg.Wait()
 		proxyEnd() // the news of it is on its way
-		if err := l.Ack(); err == nil {
+		if err := l.Ack(t.Context(), nil); err == nil {
 			t.Fatal("Ack of a link that the proxy had given up succeeded")
 		}
 		l.Close()
@@ -236,7 +236,7 @@ func TestAckHearsOfTheEndBehindIt(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if l.Ack() != nil {
+		if l.Ack(t.Context(), nil) != nil {
 			heard++
 		}
 		l.Close()
@@ -266,7 +266,7 @@ func TestNothingForwardedUnacknowledged(t *testing.T) {
 		t.Fatal("the session stands without an AckCommand")
 	default:
 	}
-	if err := l.Ack(); err != nil {
+	if err := l.Ack(t.Context(), nil); err != nil {
 		t.Fatal(err)
 	}
 	<-stands

@@ -67,7 +67,7 @@ func TestWarmLinkIsParked(t *testing.T) {
 		if !l.Alive() {
 			t.Error("the parked link is not alive")
 		}
-		if err := l.Ack(); err != nil {
+		if err := l.Ack(t.Context(), nil); err != nil {
 			t.Fatal(err)
 		}
 		f.carry(t, l, "SELECT 1", "SELECT 1")

@@ -61,7 +61,7 @@ func TestParkedLinkForwardsNothing(t *testing.T) {
 	if !l.Alive() {
 		t.Fatal("something comes over a link that is not acknowledged")
 	}
-	if err := l.Ack(); err != nil {
+	if err := l.Ack(t.Context(), nil); err != nil {
 		t.Fatal(err)
 	}
 	greeting := make([]byte, 5)

@@ -198,7 +198,7 @@ func (l *directLink) Take(func()) net.Conn { return l.conn }
 
 func (l *directLink) Conn() net.Conn { return l.conn }
 
-func (l *directLink) Ack() error {
+func (l *directLink) Ack(context.Context, *net.TCPConn) error {
 	if l.deaf {
 		return io.ErrClosedPipe
 	}

@@ -2,6 +2,7 @@ package router
 
 import (
 	"container/list"
+	"context"
 	"time"
 )
 
@@ -69,4 +70,18 @@ func (l *parkingLot) takeAll() (all []*parkedLink) {
 		all = append(all, l.take(l.oldest.Front().Value.(*parkedLink).binding))
 	}
 	return all
+}
+
+// adopt makes a parked link the client's, if there is one and it still stands.
+func (s *session) adopt(ctx context.Context, p *parkedLink, preamble []byte) Link {
+	r, client := s.binding.router, s.conn
+	if len(preamble) > 0 {
+		client = nil // the target may wait for that, and the client for the target
+	}
+	if p == nil || !p.link.Alive() || p.link.Ack(ctx, client) != nil || !sent(p.link, preamble) {
+		r.discard(p)
+		return nil
+	}
+	r.cfg.Descriptors.Release(1) // the session has its own
+	return p.link
 }

@@ -66,8 +66,9 @@ type Link interface {
 	Peer() (proxy string, resolved netip.AddrPort)
 	// Alive tells whether a link that waits for Ack still stands.
 	Alive() bool
-	// Ack makes the session of a link stand that was wanted with Park.
-	Ack() error
+	// Ack makes the session of a link stand that was wanted with Park. It may
+	// wait for bad news until the client speaks; a nil one is not waited for.
+	Ack(ctx context.Context, client *net.TCPConn) error
 	// Conn returns the connection; nil for the link of a call.
 	Conn() net.Conn
 	// Take returns the connection that carries the session's bytes, and leaves
@@ -250,7 +251,7 @@ func (s *session) stands(l Link) {
 // fresh one.
 func (s *session) getLink(ctx context.Context, want Want, parked *parkedLink) (Link, error) {
 	r := s.binding.router
-	if l := r.adopt(parked, want.Preamble); l != nil {
+	if l := s.adopt(ctx, parked, want.Preamble); l != nil {
 		return l, nil
 	}
 	if s.handshake == nil {
@@ -278,16 +279,6 @@ func (s *session) firstBytes() []byte {
 		s.early = append(s.early, b[:n]...)
 	}
 	return s.early
-}
-
-// adopt makes a parked link the client's, if there is one and it still stands.
-func (r *Router) adopt(p *parkedLink, preamble []byte) Link {
-	if p == nil || !p.link.Alive() || p.link.Ack() != nil || !sent(p.link, preamble) {
-		r.discard(p)
-		return nil
-	}
-	r.cfg.Descriptors.Release(1) // the session has its own
-	return p.link
 }
 
 // cut resets the session, unless it has ended.
