@@ -20,7 +20,7 @@ import (
 func (s *stack) cli(t testing.TB, args ...string) result {
 	t.Helper()
 	env := []string{"OH_ROUTER_SERVER=" + s.api}
-	if isSecured(t) {
+	if s.secured {
 		env = append(env, "OH_ROUTER_CA_FILE="+secured.ca, "OH_ROUTER_TOKEN_FILE="+secured.token)
 	}
 	return command(t, env, args...)

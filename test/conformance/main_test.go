@@ -13,8 +13,9 @@ import (
 	"go.uber.org/goleak"
 )
 
-// program is the path of the program under test; TestMain sets it.
-var program string
+// program is the path of the program under test, scratch a directory for what
+// all tests share; TestMain sets them.
+var program, scratch string
 
 func TestMain(m *testing.M) {
 	flag.Parse()
@@ -25,6 +26,7 @@ func TestMain(m *testing.M) {
 	}
 	dir, err := os.MkdirTemp("", "oh-router-conformance-")
 	if err == nil {
+		scratch = dir
 		program, err = build(dir)
 	}
 	if err != nil {

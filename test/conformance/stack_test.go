@@ -13,6 +13,7 @@ import (
 type flags struct {
 	router, proxy []string
 	ports         int      // size of the range; 0 is 8
+	secured       bool     // certificates, as two machines have them
 	proxies       []string // what the router dials in place of a proxy of the stack's own
 }
 
@@ -22,7 +23,8 @@ type stack struct {
 	routerFlags, proxyFlags []string // to start them again
 	api                     string   // URL of the router's API
 	link, metrics           string   // addresses of the proxy
-	low, high               int      // the range of mapped ports
+	secured                 bool
+	low, high               int // the range of mapped ports
 }
 
 // start runs a proxy that may dial loopback addresses, and a router. Flags of
@@ -35,10 +37,11 @@ func start(t testing.TB, f flags) *stack {
 	first := ports.take(t, 3+f.ports)
 	s := &stack{
 		api: "http://" + loopback(first), link: loopback(first + 1), metrics: loopback(first + 2),
-		low: first + 3, high: first + 2 + f.ports,
+		low: first + 3, high: first + 2 + f.ports, secured: f.secured || isSecured(t),
 	}
 	routers, proxys := "none", "none"
-	if isSecured(t) {
+	if s.secured {
+		enrol(t)
 		s.api = "https://" + loopback(first)
 		routers, proxys = state(t, secured.router), state(t, secured.proxy)
 	}

@@ -230,14 +230,15 @@ func receive(r io.Reader, seed uint64, n int64) error {
 	a, b := make([]byte, 64<<10), make([]byte, 64<<10)
 	for done := int64(0); done < n; {
 		chunk := min(n-done, int64(len(a)))
-		if _, err := io.ReadFull(r, a[:chunk]); err != nil {
-			return fmt.Errorf("after %d to %d of %d bytes: %w", done, done+chunk, n, err)
+		got, err := io.ReadFull(r, a[:chunk])
+		_, _ = want.Read(b[:got])
+		if !bytes.Equal(a[:got], b[:got]) {
+			return fmt.Errorf("bytes %d to %d are not those sent", done, done+int64(got))
 		}
-		_, _ = want.Read(b[:chunk])
-		if !bytes.Equal(a[:chunk], b[:chunk]) {
-			return fmt.Errorf("bytes %d to %d are not those sent", done, done+chunk)
+		done += int64(got)
+		if err != nil {
+			return fmt.Errorf("after %d of %d bytes: %w", done, n, err)
 		}
-		done += chunk
 	}
 	return nil
 }
