@@ -55,6 +55,30 @@ func TestWarmLinkDied(t *testing.T) {
 	}
 }
 
+// TestPoisonedWarmLink has a proxy speak on a warm link before it is asked: what
+// it says would be the answer to a session that does not exist yet, and its
+// bytes. The link is thrown away.
+func TestPoisonedWarmLink(t *testing.T) {
+	plainAndTLS(t, func(t *testing.T, c *certs) {
+		f := newFar(t, c)
+		n := newNear(t, c, Pool{Max: 8}, f.Proxy)
+		poisoned := n.put(t, 1)[0]
+		answer := encode(t, typeResponse, connectResponse{Resolved: resolved.String()})
+		if _, err := (<-f.conns).Write(append(answer, "poison"...)); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "not alive", func() bool { return !poisoned.Alive() })
+		l, err := n.Dial(t.Context(), Want{Session: "s-1", Target: database, Early: ahead("SELECT 1")})
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.carry(t, l, ";", "SELECT 1;")
+		if got := f.accepted.Load(); got != 2 {
+			t.Errorf("the proxy has accepted %d connections, want a fresh one for the session", got)
+		}
+	})
+}
+
 // dies is a connection whose peer ends it just before the first write.
 type dies struct {
 	net.Conn

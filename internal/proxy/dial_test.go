@@ -153,6 +153,37 @@ func TestOwnListenersAreNotDialled(t *testing.T) {
 	}
 }
 
+// TestAlternatingAnswers has a name server that says another address each time.
+// What a session is connected to is what was looked at.
+func TestAlternatingAnswers(t *testing.T) {
+	permitted := listen(t, "127.0.0.1", 0)
+	f, inside := start(t, patient, "127.0.0.1:*"), listen(t, "127.0.0.2", permitted.Port)
+	var asked atomic.Int32
+	f.names.resolve = func(ctx context.Context, host string) ([]netip.Addr, error) {
+		if asked.Add(1)%2 == 0 {
+			return is("127.0.0.2")(ctx, host)
+		}
+		return is("127.0.0.1")(ctx, host)
+	}
+	for i := range 20 {
+		l, err := f.ask(permitted.named("db").Target, false)
+		switch {
+		case i%2 == 1:
+			if code := ohrouter.CodeOf(err); code != ohrouter.TargetDenied {
+				t.Fatalf("session %d: %v, want target_denied", i, err)
+			}
+		case err != nil || l.Resolved.Addr() != netip.MustParseAddr("127.0.0.1"):
+			t.Fatalf("session %d: %v, want one to 127.0.0.1", i, err)
+		}
+	}
+	if n := len(inside.conns); n != 0 {
+		t.Errorf("the address that is not permitted has seen %d connections", n)
+	}
+	if n := f.names.calls.Load(); n != 20 {
+		t.Errorf("the name was looked up %d times for 20 sessions", n)
+	}
+}
+
 // TestMappedPortsAreNotDialled has a router in the same process.
 func TestMappedPortsAreNotDialled(t *testing.T) {
 	x, y := listen(t, "127.0.0.1", 0), listen(t, "127.0.0.1", 0)
