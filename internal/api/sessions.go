@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"net/http"
+	"slices"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -52,23 +53,32 @@ func (a *api) addSessions(h huma.API) {
 
 func (a *api) listSessions(ctx context.Context, in *listSessionsInput) (*listSessionsOutput, error) {
 	who := callerOf(ctx)
-	owners := a.owners()
 	list := []ohrouter.Session{}
-	for _, s := range a.Sessions.Sessions(in.Binding) {
-		if owner, ok := owners[s.BindingID]; ok && who.SeesBinding(owner) {
+	for _, id := range a.bindingsSeen(ctx, in.Binding) {
+		for _, s := range a.Sessions.Sessions(id) {
 			list = append(list, who.Session(s))
 		}
 	}
+	slices.SortStableFunc(list, func(a, b ohrouter.Session) int { return a.StartedAt.Compare(b.StartedAt) })
 	return &listSessionsOutput{sessionList{list}}, nil
 }
 
-// owners returns whose the bindings are, by their ids.
-func (a *api) owners() map[string]string {
-	owners := map[string]string{}
-	for _, b := range a.Bindings.Bindings() {
-		owners[b.ID] = string(b.Owner)
+// bindingsSeen returns the ids of the bindings that the caller may know of, or
+// that one if it is asked for. Whoever has few bindings is to cost little, also
+// where others have many sessions.
+func (a *api) bindingsSeen(ctx context.Context, only string) (ids []string) {
+	if only != "" {
+		if _, err := a.seen(ctx, only); err == nil {
+			ids = append(ids, only)
+		}
+		return ids
 	}
-	return owners
+	for _, b := range a.Bindings.Bindings() {
+		if callerOf(ctx).SeesBinding(string(b.Owner)) {
+			ids = append(ids, b.ID)
+		}
+	}
+	return ids
 }
 
 func (a *api) kill(ctx context.Context, in *killInput) (*struct{}, error) {
