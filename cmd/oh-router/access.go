@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net"
 	"net/netip"
 	"net/url"
 	"os"
@@ -128,14 +129,27 @@ func canRead(path string) bool {
 	return true
 }
 
-// onThisMachine tells whether a URL leads to this machine, encrypted.
+// onThisMachine tells whether a URL leads to this machine, encrypted: by its own
+// name or one of its addresses.
 func onThisMachine(server string) bool {
 	u, err := url.Parse(server)
 	if err != nil || u.Scheme != "https" {
 		return false
 	}
-	addr, err := netip.ParseAddr(u.Hostname())
-	return u.Hostname() == "localhost" || err == nil && addr.IsLoopback()
+	host := u.Hostname()
+	addr, err := netip.ParseAddr(host)
+	if err != nil {
+		own, _ := os.Hostname() // "" is nobody's
+		return host == "localhost" || host != "" && strings.EqualFold(host, own)
+	}
+	if addr.IsLoopback() {
+		return true
+	}
+	all, _ := net.InterfaceAddrs()
+	return slices.ContainsFunc(all, func(a net.Addr) bool {
+		own, err := netip.ParsePrefix(a.String())
+		return err == nil && own.Addr() == addr.Unmap()
+	})
 }
 
 // readToken returns the token that a file holds.
