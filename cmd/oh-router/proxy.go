@@ -34,7 +34,7 @@ lies within them opens.`,
 		Args: takes(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return serve(cmd, config.ProxyRole, environ, func(ctx context.Context, p *process) (server, error) {
-				return startProxy(ctx, p, p.cfg.Proxy.Listen.String(), descriptors(1), link.NewStates(p.metrics))
+				return startProxy(ctx, p, p.cfg.Proxy.Listen.String(), p.descriptors(1), link.NewStates(p.metrics))
 			})
 		},
 	}
@@ -72,7 +72,7 @@ func startProxy(ctx context.Context, p *process, address string, budget socket.B
 		s.close()
 		return nil, err
 	}
-	all, ofOne := handshakes(cfg.Handshakes)
+	all, ofOne := p.handshakes()
 	s.proxy = proxy.New(proxy.Config{
 		Own: s.own(), Handshakes: all, HandshakesPerSource: ofOne,
 		TLS: s.linkSettings(), Explain: identity.Explain, MaxHandshake: p.cfg.MaxHandshake,
@@ -110,8 +110,9 @@ func (s *proxyServer) own() []netip.AddrPort {
 // handshakes returns how many links may be within theirs. Each takes two
 // descriptors: all of them leave most for sessions, and those of one source
 // leave some for the others.
-func handshakes(cfg config.Handshakes) (all, ofOne int) {
-	all = max(min(cfg.Max, sessionDescriptors()/8), 2)
+func (p *process) handshakes() (all, ofOne int) {
+	cfg := p.cfg.Proxy.Handshakes
+	all = max(min(cfg.Max, p.sessionDescriptors()/8), 2)
 	return all, min(cfg.MaxPerSource, all/2)
 }
 
@@ -150,7 +151,7 @@ func (s *proxyServer) run(ctx context.Context, drain func() (context.Context, co
 	group.Go(func() error { return s.proxy.Serve(s.listener) })
 	s.trust.run(serving, group, nil)
 	if s.health != nil {
-		group.Go(func() error { return serveHTTP(serving, s.health, s.metrics) })
+		group.Go(func() error { return s.p.serveHTTP(serving, s.health, s.metrics) })
 	}
 	select {
 	case <-ctx.Done():

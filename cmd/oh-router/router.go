@@ -15,6 +15,7 @@ import (
 	"github.com/ohrouter/oh-router/internal/access"
 	"github.com/ohrouter/oh-router/internal/api"
 	"github.com/ohrouter/oh-router/internal/config"
+	"github.com/ohrouter/oh-router/internal/gate"
 	"github.com/ohrouter/oh-router/internal/link"
 	"github.com/ohrouter/oh-router/internal/registry"
 	"github.com/ohrouter/oh-router/internal/relay"
@@ -37,7 +38,7 @@ that --proxy names.`,
 		Args: takes(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return serve(cmd, config.RouterRole, environ, func(ctx context.Context, p *process) (server, error) {
-				return startRouter(ctx, p, proxyList(p.cfg.Router.Proxies), descriptors(1), link.NewStates(p.metrics))
+				return startRouter(ctx, p, proxyList(p.cfg.Router.Proxies), p.descriptors(1), link.NewStates(p.metrics))
 			})
 		},
 	}
@@ -109,7 +110,7 @@ func startRouter(ctx context.Context, p *process, proxies []link.Proxy, budget s
 	apiConfig := api.Config{
 		Bindings: s.registry, Sessions: s.router, Proxies: s.dialer.Proxies, Advertise: cfg.Advertise,
 		Access: tokens, Hosts: s.hosts(), OpenMetrics: cfg.OpenMetrics, AllowRequester: s.exposed(),
-		Parts: s.parts, Metrics: p.metricsHandler(), Audit: p.audit, Log: p.log,
+		Parts: s.parts, Metrics: p.metricsHandler(), Known: gate.Known, Audit: p.audit, Log: p.log,
 	}
 	s.trust.serve(&apiConfig, s.dialer.TLS != nil)
 	handler, err := api.New(apiConfig)
@@ -182,7 +183,7 @@ func (s *routerServer) run(ctx context.Context, drain func() (context.Context, c
 	// The API and the books outlive the drain: it can be watched.
 	serving, stop := context.WithCancel(context.WithoutCancel(ctx))
 	group, serving := errgroup.WithContext(serving)
-	group.Go(func() error { return serveHTTP(serving, s.http, s.listener) })
+	group.Go(func() error { return s.p.serveHTTP(serving, s.http, s.listener) })
 	group.Go(func() error { return s.registry.Run(serving) })
 	group.Go(func() error { s.dialer.Watch(serving, s.p.log); return nil })
 	s.trust.run(serving, group, s.dialer)
@@ -226,6 +227,7 @@ func (s *routerServer) reload(cfg config.Config) {
 		"router.ports":             is.Ports != was.Ports,
 		"router.allowed_hosts":     !slices.Equal(is.AllowedHosts, was.AllowedHosts),
 		"router.open_metrics":      is.OpenMetrics != was.OpenMetrics,
+		"router.max_connections":   is.Connections != was.Connections,
 		"router.state":             is.State != was.State,
 		"router.pool":              is.Pool != was.Pool,
 		"router.client_congestion": is.ClientCongestion != was.ClientCongestion,

@@ -23,11 +23,11 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/spf13/cobra"
-	"golang.org/x/net/netutil"
 
 	"github.com/ohrouter/oh-router/internal/api"
 	"github.com/ohrouter/oh-router/internal/audit"
 	"github.com/ohrouter/oh-router/internal/config"
+	"github.com/ohrouter/oh-router/internal/gate"
 	"github.com/ohrouter/oh-router/internal/identity"
 	"github.com/ohrouter/oh-router/internal/relay"
 	"github.com/ohrouter/oh-router/internal/socket"
@@ -249,25 +249,32 @@ func (p *process) metricsHandler() http.Handler {
 }
 
 // descriptors returns a budget for the sessions of one of n roles.
-func descriptors(n int) socket.Budget { return socket.NewBudget(sessionDescriptors() / n) }
+func (p *process) descriptors(n int) socket.Budget {
+	return socket.NewBudget(p.sessionDescriptors() / n)
+}
 
 // sessionDescriptors returns how many descriptors are for sessions. The rest of
 // what the process may have is for HTTP, for pipes and for what it opens at the
 // start.
-func sessionDescriptors() int {
+func (p *process) sessionDescriptors() int {
 	limit := socket.Limit()
-	return max(limit-min(httpConnections(), 1200)-min(limit/16, 512)-24, 4)
+	http, _ := p.httpConnections()
+	return max(limit-http-min(limit/16, 512)-24, 4)
 }
 
-// httpConnections is how many connections an HTTP server has at once. More wait
-// to be accepted: a crowd at the API must not take the sessions' descriptors.
-// Where there are many, both may have a large part, and do not need it at once.
-func httpConnections() int {
-	limit := socket.Limit()
-	if limit < 8192 {
-		return max(limit/4, 8)
+// healthConnections is how many connections a proxy has for health and metrics.
+const healthConnections = 256
+
+// httpConnections is how many connections an HTTP server has at once, in all
+// and of one source: a crowd must take neither the descriptors of sessions, nor
+// all of the others.
+func (p *process) httpConnections() (all, ofOne int) {
+	cfg := p.cfg.Router.Connections
+	if cfg == (config.Connections{}) {
+		cfg = config.Connections{Max: healthConnections, MaxPerSource: healthConnections}
 	}
-	return min(limit/2, 100_000)
+	all = min(cfg.Max, max(socket.Limit()/4, 8))
+	return all, min(cfg.MaxPerSource, max(all*3/4, 1))
 }
 
 // httpServer returns a server with the API's limits that logs where all do.
@@ -278,7 +285,7 @@ func (p *process) httpServer(h http.Handler) *http.Server {
 }
 
 // serveHTTP serves until ctx ends, and then lets requests finish for a moment.
-func serveHTTP(ctx context.Context, s *http.Server, ln net.Listener) error {
+func (p *process) serveHTTP(ctx context.Context, s *http.Server, ln net.Listener) error {
 	stopped := make(chan error, 1)
 	stop := context.AfterFunc(ctx, func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
@@ -289,12 +296,12 @@ func serveHTTP(ctx context.Context, s *http.Server, ln net.Listener) error {
 		}
 		stopped <- nil
 	})
-	limited := netutil.LimitListener(ln, httpConnections())
-	serve := func() error { return s.Serve(limited) }
-	if s.TLSConfig != nil {
-		serve = func() error { return s.ServeTLS(limited, "", "") } // the settings have the certificate
-	}
-	err := serve()
+	all, ofOne := p.httpConnections()
+	gated := gate.Listen(ln, gate.Config{
+		Most: all, MostOfOne: ofOne, TLS: s.TLSConfig, Handshake: p.cfg.MaxHandshake, Within: s.ReadHeaderTimeout, Request: api.MaxRequest, Log: p.log,
+	})
+	gated.Watch(s)
+	err := s.Serve(gated)
 	if stop() || !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("serve HTTP on %v: %w", ln.Addr(), err)
 	}

@@ -54,12 +54,12 @@ func startHop(t testing.TB, routerFlags, proxyFlags []string) *hop {
 	}()
 	h := &hop{target: ln}
 	p := newTestProcess(t, config.ProxyRole, append(proxyFlags, "--listen=127.0.0.1:0", "--allow=127.0.0.0/8:*", "--state=none"))
-	if h.proxy, err = startProxy(t.Context(), p, p.cfg.Proxy.Listen.String(), descriptors(2), link.NewStates(p.metrics)); err != nil {
+	if h.proxy, err = startProxy(t.Context(), p, p.cfg.Proxy.Listen.String(), p.descriptors(2), link.NewStates(p.metrics)); err != nil {
 		t.Fatal(err)
 	}
 	runUntilEnd(t, p, h.proxy)
 	p = newTestProcess(t, config.RouterRole, append(routerFlags, "--listen=127.0.0.1:0", "--state=none", "--proxy="+h.proxy.listener.Addr().String()))
-	if h.router, err = startRouter(t.Context(), p, proxyList(p.cfg.Router.Proxies), descriptors(2), link.NewStates(p.metrics)); err != nil {
+	if h.router, err = startRouter(t.Context(), p, proxyList(p.cfg.Router.Proxies), p.descriptors(2), link.NewStates(p.metrics)); err != nil {
 		t.Fatal(err)
 	}
 	runUntilEnd(t, p, h.router)

@@ -63,12 +63,12 @@ type upServer struct {
 func startUp(ctx context.Context, p *process, targets []ohrouter.Target) (server, error) {
 	p.greets = true
 	states := link.NewStates(p.metrics)
-	proxy, err := startProxy(ctx, p, "127.0.0.1:0", descriptors(2), states)
+	proxy, err := startProxy(ctx, p, "127.0.0.1:0", p.descriptors(2), states)
 	if err != nil {
 		return nil, err
 	}
 	local := []link.Proxy{{Name: "local", Address: proxy.listener.Addr().String()}}
-	router, err := startRouter(ctx, p, local, descriptors(2), states)
+	router, err := startRouter(ctx, p, local, p.descriptors(2), states)
 	if err != nil {
 		_ = proxy.listener.Close() // the start has failed for a better reason
 		return nil, err

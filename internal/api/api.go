@@ -80,6 +80,9 @@ type Config struct {
 	// Advertise is the host in returned addresses; "" is the address at which
 	// the call arrived.
 	Advertise string
+	// Known is told of each call whose caller has shown who he is, if calls need
+	// that, before its body is read; nil tells nobody.
+	Known func(ctx context.Context)
 	// Parts reports what /readyz shows; nil is always ready.
 	Parts func(context.Context) []Part
 	// Metrics answers /metrics; nil leaves it out.

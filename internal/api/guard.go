@@ -24,11 +24,16 @@ type guard struct {
 	openMetrics bool
 	crossOrigin *http.CrossOriginProtection
 	audit       *audit.Log
+	known       func(context.Context)
 }
 
 func newGuard(cfg *Config) *guard {
+	known := cfg.Known
+	if known == nil {
+		known = func(context.Context) {}
+	}
 	return &guard{
-		tokens: cfg.Access, openMetrics: cfg.OpenMetrics, crossOrigin: http.NewCrossOriginProtection(),
+		known: known, tokens: cfg.Access, openMetrics: cfg.OpenMetrics, crossOrigin: http.NewCrossOriginProtection(),
 		hosts: namesOf(append(slices.Clone(cfg.Hosts), cfg.Advertise)), audit: cfg.Audit,
 	}
 }
@@ -38,6 +43,7 @@ type caller struct {
 	access.Caller
 	addr        netip.Addr        // the zero Addr when the call did not come over TCP
 	certificate *x509.Certificate // that its connection has proved to be its own; nil without
+	known       bool              // has shown a token, if calls need one
 }
 
 type callerKey struct{}
@@ -65,6 +71,12 @@ func (g *guard) protect(next http.Handler) http.Handler {
 		who, p := g.admit(r)
 		from, err := netip.ParseAddrPort(r.RemoteAddr)
 		by := audit.Caller{Token: who.Owner(), Name: who.Name(), From: from, Call: r.Method + " " + loggable(r)}
+		known := p == nil && !fromMachine(r.URL.Path)
+		if known {
+			g.known(r.Context())
+		} else {
+			w.Header().Set("Connection", "close") // nobody keeps one without a token
+		}
 		if p != nil && !g.public(r.URL.Path) {
 			g.audit.Record(audit.Entry{Event: audit.CallDenied, By: by, Code: p.Code, Reason: p.Detail})
 			refuse(w, r, p)
@@ -73,7 +85,7 @@ func (g *guard) protect(next http.Handler) http.Handler {
 		if p != nil {
 			who = access.Caller{} // may do nothing but what is for everybody
 		}
-		c := caller{Caller: who, certificate: certificateOf(r)}
+		c := caller{Caller: who, certificate: certificateOf(r), known: known}
 		if err == nil {
 			c.addr = from.Addr().Unmap().WithZone("")
 		}
@@ -218,19 +230,14 @@ func (g *guard) fromOtherSite(r *http.Request) bool {
 	return g.crossOrigin.Check(&unsafe) != nil
 }
 
-// maxRefused is how much is read of the body of a call that is refused by its
-// header: as much as an honest caller may have sent.
-const maxRefused = 2 * maxBody
-
 // refuse answers a call whose body has not been read.
 func refuse(w http.ResponseWriter, r *http.Request, p *Problem) {
 	if r.Body == nil || r.Body == http.NoBody {
 		fail(w, r, p)
 		return
 	}
-	w.Header().Set("Connection", "close")
 	// What nobody will read may not hold the connection, either.
 	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(discardTimeout))
 	fail(w, r, p)
-	discard(w, r, maxRefused)
+	discard(w, r)
 }

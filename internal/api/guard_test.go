@@ -250,3 +250,68 @@ func TestRefusedUnread(t *testing.T) {
 		})
 	}
 }
+
+// TestRefusedReadsLittle is a body that comes where nobody wants it.
+func TestRefusedReadsLittle(t *testing.T) {
+	for _, call := range []string{
+		"POST /v1/bindings HTTP/1.1\r\nHost: localhost\r\nContent-Length: 60000\r\n\r\n",
+		"POST /v1/bindings HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000000\r\n\r\n",
+		"POST /v1/bindings HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer ohr_wrong\r\nTransfer-Encoding: chunked\r\n\r\nffff\r\n",
+		"POST /v1/enroll HTTP/1.1\r\nHost: localhost\r\nContent-Length: 60000\r\n\r\n",
+		"GET /livez HTTP/1.1\r\nHost: localhost\r\nContent-Length: 60000\r\n\r\n",
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			c := dial(t, handler(t, oneBinding(), newHolders(t).guarded))
+			if _, err := io.WriteString(c, call); err != nil {
+				t.Fatal(err)
+			}
+			answer := make(chan []byte)
+			go func() {
+				b, _ := io.ReadAll(c)
+				answer <- b
+			}()
+			taken := 0
+			for {
+				n, err := c.Write(make([]byte, 256))
+				if taken += n; err != nil {
+					break
+				}
+			}
+			const most = maxUnread + 8<<10 // and the buffers of net/http
+			if b := <-answer; taken > most || !strings.HasPrefix(string(b), "HTTP/1.1 4") {
+				t.Errorf("%.60q: %d bytes of the body are read, and the answer is %.40q; want %d at most, and a refusal", call, taken, b, most)
+			}
+		})
+	}
+}
+
+// TestConnectionsOfStrangers are kept for those alone who have shown a token.
+func TestConnectionsOfStrangers(t *testing.T) {
+	for _, tt := range []struct {
+		call   string
+		status string
+		kept   bool
+	}{
+		{"GET /livez", "200", false},
+		{"GET /openapi.json", "200", false},
+		{"GET /v1/bindings", "401", false},
+		{"GET /nonsense", "401", false},
+		{"GET /livez with a token", "200", true},
+		{"GET /v1/bindings with a token", "200", true},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			told := 0
+			who := newHolders(t)
+			call, _, shows := strings.Cut(tt.call, " with")
+			header := ""
+			if shows {
+				header = "Authorization: Bearer " + who.secret["admin"] + "\r\n"
+			}
+			h := handler(t, oneBinding(), who.guarded, func(c *Config) { c.Known = func(context.Context) { told++ } })
+			got, after := send(t, h, call+" HTTP/1.1\r\nHost: localhost\r\n"+header+"\r\n")
+			if !strings.HasPrefix(got, "HTTP/1.1 "+tt.status) || (after >= idleTimeout) != tt.kept || (told == 1) != tt.kept {
+				t.Errorf("%s: %.20q, the connection ends after %v, and Known was told %d times; want %s, kept %v", tt.call, got, after, told, tt.status, tt.kept)
+			}
+		})
+	}
+}

@@ -27,6 +27,7 @@ const (
 	maxHeader    = 16 << 10
 	maxBody      = 64 << 10
 	maxDiscarded = 16 << 20 // of a body that is refused
+	maxUnread    = 4 << 10  // the same, of a caller that nobody knows
 
 	maxMachineBody = 4 << 10 // of a caller without an API token
 
@@ -37,6 +38,11 @@ const (
 	answerTimeout  = time.Minute // from the first byte of the answer
 	idleTimeout    = 2 * time.Minute
 )
+
+// MaxRequest is more than a call of somebody unknown takes on a connection with
+// TLS: its header, of which net/http reads 4 KiB more than it says, and its
+// body, in records.
+const MaxRequest = maxHeader + 4<<10 + maxMachineBody + 4<<10
 
 // Server returns a server for h with the limits that an API in reach of
 // strangers needs. A connection has one call at a time, as HTTP/2 would let it
@@ -128,7 +134,7 @@ func bounded(next http.Handler) http.Handler {
 		if p != nil {
 			w.Header().Set("Connection", "close") // or the server would wait for the rest before it answers
 			fail(w, r, p)
-			discard(w, r, maxDiscarded)
+			discard(w, r)
 			return
 		}
 		r.Body = io.NopCloser(bytes.NewReader(body))
@@ -146,8 +152,11 @@ func readBody(w http.ResponseWriter, r *http.Request) ([]byte, *Problem) {
 		return nil, nil
 	}
 	most, within := int64(maxBody), bodyTimeout
-	if fromMachine(r.URL.Path) {
+	switch {
+	case fromMachine(r.URL.Path):
 		most, within = maxMachineBody, machineTimeout
+	case !callerOf(r.Context()).known:
+		most = 0 // what is for everybody takes none
 	}
 	// It also bounds how long the server looks for the rest of a refused body.
 	// The server lifts it when the body has been read, and calls may go on.
@@ -168,14 +177,20 @@ func readBody(w http.ResponseWriter, r *http.Request) ([]byte, *Problem) {
 	return body, nil
 }
 
-// discard reads what is left of a refused body behind the answer, up to most
-// bytes and for a moment: a client that still sends when the server closes sees
-// a reset instead.
-func discard(w http.ResponseWriter, r *http.Request, most int64) {
+// discard reads what is left of a refused body behind the answer, for a moment:
+// a client that still sends when the server closes sees a reset instead. Of one
+// that nobody knows it reads as much as an honest one sends.
+func discard(w http.ResponseWriter, r *http.Request) {
+	most := int64(maxUnread)
+	if callerOf(r.Context()).known {
+		most = maxDiscarded
+	}
 	c := http.NewResponseController(w)
 	// Without any of the three the answer is as good as it can be.
 	_ = errors.Join(c.EnableFullDuplex(), c.Flush(), c.SetReadDeadline(time.Now().Add(discardTimeout)))
-	_, _ = io.CopyN(io.Discard, r.Body, most)
+	// The buffers of io.Discard are larger than all that an unknown caller gets.
+	_, _ = io.CopyBuffer(struct{ io.Writer }{io.Discard}, io.LimitReader(r.Body, most), make([]byte, 512))
+	_ = c.SetReadDeadline(time.Unix(1, 0)) // or the server would read on
 }
 
 // known answers what mux would answer with a text or a redirect: unknown

@@ -96,6 +96,7 @@ type Router struct {
 	Ports            Ports
 	AllowedHosts     []string      // names by which the API may be called, besides those that follow from the rest
 	OpenMetrics      bool          // /metrics takes no token
+	Connections      Connections   // to the REST API
 	IdleTimeout      time.Duration // 0 never
 	Park             time.Duration // 0 off
 	Quarantine       time.Duration
@@ -105,6 +106,9 @@ type Router struct {
 	LinkCongestion   string
 	State            string // directory; "" keeps everything in memory
 }
+
+// Connections is how many there may be at once, in all and of one source.
+type Connections struct{ Max, MaxPerSource int }
 
 // Pool is how many warm links to each proxy there are, at least and at most.
 type Pool struct{ Min, Max int }

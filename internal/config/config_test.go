@@ -62,6 +62,7 @@ func TestDefaults(t *testing.T) {
 		BindAddress: netip.MustParseAddr("127.0.0.1"),
 		Advertise:   "127.0.0.1",
 		Ports:       Ports{20000, 29999},
+		Connections: Connections{2048, 1024},
 		IdleTimeout: 5 * time.Minute,
 		Park:        3 * time.Second,
 		Quarantine:  10 * time.Minute,

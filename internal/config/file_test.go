@@ -66,9 +66,9 @@ func TestReferenceSaysWhatHelpSays(t *testing.T) {
 
 func TestFlagsAreOfTheContract(t *testing.T) {
 	for role, want := range map[Role]string{
-		RouterRole: "advertise allowed-hosts audit-log backlog bind-address client-congestion config dead-peer-timeout drain-timeout idle-timeout insecure link-congestion link-security listen log-format log-level loops max-handshake-bytes open-metrics park pool ports proxy quarantine state tls-ca tls-cert tls-key",
+		RouterRole: "advertise allowed-hosts audit-log backlog bind-address client-congestion config dead-peer-timeout drain-timeout idle-timeout insecure link-congestion link-security listen log-format log-level loops max-connections max-connections-per-source max-handshake-bytes open-metrics park pool ports proxy quarantine state tls-ca tls-cert tls-key",
 		ProxyRole:  "allow allowed-hosts audit-log backlog config dead-peer-timeout dial-timeout drain-timeout insecure link-congestion link-security listen log-format log-level loops max-handshake-bytes max-handshakes max-handshakes-per-source metrics open-metrics state target-congestion tls-ca tls-cert tls-key",
-		Up:         "advertise allowed-hosts audit-log backlog bind-address client-congestion config dead-peer-timeout dial-timeout drain-timeout idle-timeout insecure listen log-format log-level loops open-metrics park ports quarantine target-congestion",
+		Up:         "advertise allowed-hosts audit-log backlog bind-address client-congestion config dead-peer-timeout dial-timeout drain-timeout idle-timeout insecure listen log-format log-level loops max-connections max-connections-per-source open-metrics park ports quarantine target-congestion",
 	} {
 		fs := pflag.NewFlagSet("test", pflag.ContinueOnError)
 		Flags(fs, role)

@@ -128,6 +128,14 @@ func routerSettings() []setting {
 			help: "answer /metrics without a token, too",
 			set:  one(func(c *Config, v string) (err error) { c.Router.OpenMetrics, err = parseBool(v); return }),
 		}, {
+			key: "router.max_connections", roles: both, arg: "NUMBER", def: "2048",
+			help: "connections to the REST API at once; of more, the oldest without a call are dropped",
+			set:  one(func(c *Config, v string) (err error) { c.Router.Connections.Max, err = parseCount(v); return }),
+		}, {
+			key: "router.max_connections_per_source", roles: both, arg: "NUMBER", def: "1024",
+			help: "the same for those of one address, or one IPv6 network (/64)",
+			set:  one(func(c *Config, v string) (err error) { c.Router.Connections.MaxPerSource, err = parseCount(v); return }),
+		}, {
 			key: "router.idle_timeout", roles: both, arg: "DURATION", def: "5m",
 			help: "recycle a binding this long after its last session ended or its last bind call; 0 never",
 			set: one(func(c *Config, v string) (err error) {

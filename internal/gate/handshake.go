@@ -5,6 +5,7 @@ package gate
 import (
 	"encoding/binary"
 	"io"
+	"sync/atomic"
 
 	ohrouter "github.com/ohrouter/oh-router"
 )
@@ -20,6 +21,7 @@ const MaxHello = 4 << 10
 // Handshake. It is made by [NewHandshake].
 type Handshake struct {
 	conn   io.ReadWriter
+	lifted atomic.Bool
 	most   int  // bytes that may come in all
 	left   int  // bytes that may still come
 	hello  int  // the same, until the server answers; only then it is not 0
@@ -36,6 +38,9 @@ func NewHandshake(conn io.ReadWriter, most int) *Handshake {
 
 // Refill lets the peer send so many more bytes, when its handshake is complete.
 func (h *Handshake) Refill(n int) { h.most, h.left, h.hello = n, n, 0 }
+
+// Lift lets the peer send what it likes, also to a read that waits.
+func (h *Handshake) Lift() { h.lifted.Store(true) }
 
 // Read reads from one record. It fails when the peer announces one that is more
 // than it may send.
@@ -64,6 +69,8 @@ func (h *Handshake) begin(err error) error {
 	h.body = int(binary.BigEndian.Uint16(h.header[3:]))
 	size := len(h.header) + h.body
 	switch {
+	case h.lifted.Load():
+		return err
 	case h.hello > 0 && size > h.hello:
 		return tooMuch(min(MaxHello, h.most), "before it was answered")
 	case size > h.left:

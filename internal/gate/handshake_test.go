@@ -115,6 +115,21 @@ func TestRefill(t *testing.T) {
 	if n, err := io.CopyN(io.Discard, h, 3005); err == nil {
 		t.Errorf("%d bytes came where 3000 were allowed", n)
 	}
+
+	reader, writer := io.Pipe()
+	h = NewHandshake(&wire{Reader: reader}, 16<<10)
+	got := make(chan error)
+	go func() {
+		_, err := io.CopyN(io.Discard, h, 20005)
+		got <- err
+	}()
+	first := tlsRecord(20000)
+	_, _ = writer.Write(first[:2]) // it reads
+	h.Lift()
+	_, _ = writer.Write(first[2:])
+	if err := <-got; err != nil {
+		t.Errorf("lifted while it reads: %v", err)
+	}
 }
 
 // TestOtherProtocols leaves it to crypto/tls to say what is wrong.
