@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -24,24 +25,32 @@ type pair struct {
 	router, proxy           *process
 	routerPort, proxyPort   int
 	routerFlags, proxyFlags []string // of their command lines, to start them again
+
+	scheme    string      // of the API: http, or https of a pair with certificates
+	tls       *tls.Config // for calls of the API
+	secret    string      // that these show; "" none
+	ca, token string      // files for the command line; "" none
 }
 
 // startPair runs a proxy that may dial loopback addresses and a router with
 // these flags on top of the ones that place it.
 func startPair(t testing.TB, routerFlags ...string) *pair {
 	t.Helper()
-	p := &pair{t: t}
+	p := &pair{t: t, scheme: "http"}
+	state := t.TempDir()
+	if isSecured(t) {
+		p.secure(t, state)
+	}
 	metrics := ports.take(t, 1)
 	p.proxy, p.proxyPort = serve(t, program{
 		name: "proxy",
 		command: func(port int) *exec.Cmd {
-			p.proxyFlags = []string{"--listen", loopback(port), "--allow", "127.0.0.0/8:*", "--metrics", loopback(metrics)}
+			p.proxyFlags = append(p.proxyFlags, "--listen", loopback(port), "--allow", "127.0.0.0/8:*", "--metrics", loopback(metrics))
 			return server(t, "proxy", p.proxyFlags)
 		},
 		ready: func(ctx context.Context, _ int) error { return ready(ctx, metrics) },
 		stop:  syscall.SIGTERM,
 	})
-	state := t.TempDir()
 	low := ports.take(t, rangeSize)
 	p.router, p.routerPort = serve(t, program{
 		name: "router",
@@ -52,7 +61,7 @@ func startPair(t testing.TB, routerFlags ...string) *pair {
 			}, routerFlags...)
 			return server(t, "router", p.routerFlags)
 		},
-		ready: ready,
+		ready: p.ready,
 		stop:  syscall.SIGTERM,
 	})
 	return p
@@ -99,20 +108,23 @@ func (p *pair) restartProxy() {
 }
 
 // url returns the address of a page of the router's API.
-func (p *pair) url(path string) string { return "http://" + loopback(p.routerPort) + path }
+func (p *pair) url(path string) string { return p.scheme + "://" + loopback(p.routerPort) + path }
 
 // bind maps a target with the command line and returns the mapped address.
 func (p *pair) bind(t testing.TB, target string, flags ...string) string {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), ohRouter, append([]string{"bind", target, "--server", p.url("")}, flags...)...)
 	cmd.Env = environment()
+	if p.ca != "" {
+		cmd.Env = append(cmd.Env, "OH_ROUTER_CA_FILE="+p.ca, "OH_ROUTER_TOKEN_FILE="+p.token)
+	}
 	return strings.TrimSuffix(succeed(t, cmd), "\n")
 }
 
 // bindByGet maps a target with the call that a browser can make, and returns
 // the mapped address.
 func (p *pair) bindByGet(ctx context.Context, target string) (string, error) {
-	body, err := call(ctx, http.MethodGet, p.url("/route/bind/"+strings.Replace(target, ":", "/", 1)))
+	body, err := p.callAt(ctx, http.MethodGet, p.url("/route/bind/"+strings.Replace(target, ":", "/", 1)))
 	if err != nil {
 		return "", err
 	}
@@ -134,7 +146,7 @@ func (p *pair) bindByGet(ctx context.Context, target string) (string, error) {
 
 // cutSessions kills every session of the router and returns how many there were.
 func (p *pair) cutSessions(ctx context.Context) (int, error) {
-	body, err := call(ctx, http.MethodGet, p.url("/v1/sessions"))
+	body, err := p.callAt(ctx, http.MethodGet, p.url("/v1/sessions"))
 	if err != nil {
 		return 0, err
 	}
@@ -143,7 +155,7 @@ func (p *pair) cutSessions(ctx context.Context) (int, error) {
 		return 0, err
 	}
 	for _, s := range answer.Sessions {
-		if _, err := call(ctx, http.MethodDelete, p.url("/v1/sessions/"+s.ID)); err != nil {
+		if _, err := p.callAt(ctx, http.MethodDelete, p.url("/v1/sessions/"+s.ID)); err != nil {
 			return 0, err
 		}
 	}
@@ -153,11 +165,19 @@ func (p *pair) cutSessions(ctx context.Context) (int, error) {
 // call makes one HTTP call on a connection of its own and returns the body of a
 // 2xx answer.
 func call(ctx context.Context, method, url string) ([]byte, error) {
+	return (&pair{}).callAt(ctx, method, url)
+}
+
+// callAt makes a call as whoever may do everything with the pair.
+func (p *pair) callAt(ctx context.Context, method, url string) ([]byte, error) {
 	req, err := http.NewRequestWithContext(ctx, method, url, nil)
 	if err != nil {
 		return nil, err
 	}
-	transport := &http.Transport{DisableKeepAlives: true}
+	if p.secret != "" {
+		req.Header.Set("Authorization", "Bearer "+p.secret)
+	}
+	transport := &http.Transport{DisableKeepAlives: true, TLSClientConfig: p.tls}
 	resp, err := transport.RoundTrip(req)
 	if err != nil {
 		return nil, err
