@@ -239,3 +239,29 @@ func TestAttemptAfterARefusal(t *testing.T) {
 		}
 	}
 }
+
+// TestWatchIsNotDeceived has a proxy that takes connections, and that one of the
+// two does not trust: it is not up before somebody tries to use it.
+func TestWatchIsNotDeceived(t *testing.T) {
+	c, other := newCerts(t), newCerts(t)
+	log, _ := newLog()
+	for _, tt := range []struct {
+		name          string
+		router, proxy certs
+		want          ohrouter.ProxyState
+	}{
+		{"both trusted", c, c, ohrouter.ProxyUp},
+		{"the proxy is of another CA", c, other, ohrouter.ProxyDown},
+		{"the router is of another CA", certs{pool: c.pool, router: other.router, proxy: c.proxy}, c, ohrouter.ProxyDown},
+	} {
+		f := newFar(t, &tt.proxy)
+		n := newNear(t, &tt.router, Pool{}, f.Proxy)
+		for range 2 {
+			n.probe(t.Context(), log)
+			if s := n.Proxies()[0]; s.State != tt.want || s.Links != 0 {
+				t.Errorf("%s: the proxy is %s with %d links, want %s (%v)", tt.name, s.State, s.Links, tt.want, s.LastError)
+			}
+		}
+		f.states.gone(t)
+	}
+}

@@ -16,7 +16,7 @@ const watchEvery = 10 * time.Second
 
 // Watch keeps what [Dialer.Proxies] returns up to date while there are no
 // links, and logs when a proxy goes and comes, until ctx ends. It connects to
-// a proxy and sends nothing. Meanwhile it keeps the pools of warm links.
+// a proxy and sends nothing, or with TLS has both prove who they are. Meanwhile it keeps the pools of warm links.
 func (d *Dialer) Watch(ctx context.Context, log *slog.Logger) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
@@ -45,25 +45,32 @@ func (d *Dialer) probe(ctx context.Context, log *slog.Logger) {
 				p.report(log)
 				return
 			}
-			begin := time.Now()
-			conn, err := d.Sockets.Dial(ctx, p.Address)
-			if err == nil && d.TLS == nil {
-				p.pool.tookSetUp(time.Since(begin), time.Now())
+			if d.TLS == nil {
+				d.reach(ctx, p)
+			} else if l, err := d.warm(ctx, p); err == nil { // that takes note
+				l.Close() // both have proved who they are: that is all there is to know
 			}
-			switch {
-			case err == nil:
-				socket.Orderly(conn)
-				_ = conn.Close() // it was connected: that is all there is to know
-				p.connected()
-			case errors.Is(ctx.Err(), context.Canceled): // nothing to know
-				return
-			default:
-				_ = p.failed(ctx, err) // it takes note
+			if errors.Is(ctx.Err(), context.Canceled) {
+				return // nothing to know
 			}
 			p.report(log)
 		})
 	}
 	wg.Wait()
+}
+
+// reach connects to a proxy that proves nothing.
+func (d *Dialer) reach(ctx context.Context, p *proxy) {
+	begin := time.Now()
+	conn, err := d.Sockets.Dial(ctx, p.Address)
+	if err != nil {
+		_ = p.failed(ctx, err) // it takes note
+		return
+	}
+	p.pool.tookSetUp(time.Since(begin), time.Now())
+	socket.Orderly(conn)
+	_ = conn.Close() // it was connected: that is all there is to know
+	p.connected()
 }
 
 // connected notes that the proxy takes connections, which says nothing of a
