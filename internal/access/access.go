@@ -61,6 +61,8 @@ type Tokens struct {
 	// writes: names stay unique and an admin stays. It is taken before mu.
 	change sync.Mutex
 
+	made chan struct{} // has a token when Watch is to look at a new one
+
 	mu   sync.Mutex // guards all below; a leaf, never held during I/O
 	byID map[string]*entry
 }
@@ -80,7 +82,7 @@ type entry struct {
 
 // Open returns the tokens that the store holds.
 func Open(ctx context.Context, cfg Config) (*Tokens, error) {
-	t := &Tokens{store: cfg.Store, required: cfg.Required, byID: make(map[string]*entry)}
+	t := &Tokens{store: cfg.Store, required: cfg.Required, made: make(chan struct{}, 1), byID: make(map[string]*entry)}
 	if cfg.Store == nil {
 		return t, nil
 	}
@@ -145,6 +147,10 @@ func (t *Tokens) Create(ctx context.Context, spec ohrouter.TokenSpec) (ohrouter.
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.byID[made.ID] = e
+	select {
+	case t.made <- struct{}{}:
+	default: // it is to look anyway
+	}
 	return ohrouter.NewToken{Token: made, Secret: secret}, nil
 }
 
@@ -258,7 +264,8 @@ func (t *Tokens) bar(id string) error {
 // Authenticate returns who shows a secret. Without one ("") that is anybody,
 // as long as no token is needed. The error has nothing of the secret in it, and
 // code [ohrouter.Unauthorized], or [ohrouter.QuotaExceeded] and [Wait] when the
-// holder of a valid token calls too often; that is returned, too.
+// holder of a valid token calls too often. Who holds a token that is known is
+// returned then, too.
 func (t *Tokens) Authenticate(secret string) (Caller, error) {
 	hash, err := parseSecret(secret)
 	now := time.Now()
@@ -276,17 +283,24 @@ func (t *Tokens) Authenticate(secret string) (Caller, error) {
 	// The id is a part of the hash and says nothing about the secret. What
 	// decides takes the same time wherever the hashes differ.
 	e := t.byID[idOf(hash)]
-	if e == nil || subtle.ConstantTimeCompare(e.hash[:], hash[:]) != 1 || !e.valid(now) {
-		return Caller{}, ohrouter.Errorf(ohrouter.Unauthorized, "the token is not valid: it has ended, was revoked, or is of another router")
+	if e == nil || subtle.ConstantTimeCompare(e.hash[:], hash[:]) != 1 {
+		return Caller{}, errInvalid()
+	}
+	who := Caller{token: e.token, targets: e.targets}
+	if !e.valid(now) {
+		return who, errInvalid()
 	}
 	e.usedAt = now
-	who := Caller{token: e.token, targets: e.targets}
 	if most := who.callsPerSecond(); most > 0 {
 		if wait := e.calls.take(most, now); wait > 0 {
 			return who, overQuota(wait, "the token may make %d calls a second", most)
 		}
 	}
 	return who, nil
+}
+
+func errInvalid() error {
+	return ohrouter.Errorf(ohrouter.Unauthorized, "the token is not valid: it has ended, was revoked, or is of another router")
 }
 
 // NewTarget counts a target that the holder of a token has not bound. The error
