@@ -149,7 +149,7 @@ func (s *proxyServer) run(ctx context.Context, drain func() (context.Context, co
 	serving, stop := context.WithCancel(context.WithoutCancel(ctx))
 	group, serving := errgroup.WithContext(serving)
 	group.Go(func() error { return s.proxy.Serve(s.listener) })
-	s.trust.run(serving, group, nil)
+	s.trust.run(serving, group, nil, s.p.audit)
 	if s.health != nil {
 		group.Go(func() error { return s.p.serveHTTP(serving, s.health, s.metrics) })
 	}

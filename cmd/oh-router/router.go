@@ -60,6 +60,7 @@ type routerServer struct {
 	dialer   *link.Dialer
 	router   *router.Router
 	registry *registry.Registry
+	tokens   *access.Tokens
 	store    *bolt.Store // nil: memory only
 	http     *http.Server
 	listener *net.TCPListener
@@ -96,20 +97,19 @@ func startRouter(ctx context.Context, p *process, proxies []link.Proxy, budget s
 	if err := s.openTrust(ctx); err != nil {
 		return nil, err
 	}
-	tokens, err := s.openTokens(ctx)
-	if err != nil {
+	if s.tokens, err = s.openTokens(ctx); err != nil {
 		return nil, err
 	}
 	s.registry = registry.New(registry.Config{
 		PortLow: cfg.Ports.Low, PortHigh: cfg.Ports.High, IdleTimeout: cfg.IdleTimeout, Quarantine: cfg.Quarantine, Store: s.records(), NeedAllow: s.exposed(),
-		Listeners: s.router, Owners: tokens, KnowsProxy: s.dialer.Knows, Audit: p.audit, Log: p.log, Metrics: p.metrics,
+		Listeners: s.router, Owners: s.tokens, KnowsProxy: s.dialer.Knows, Audit: p.audit, Log: p.log, Metrics: p.metrics,
 	})
 	if err := s.registry.Restore(ctx); err != nil {
 		return nil, err
 	}
 	apiConfig := api.Config{
 		Bindings: s.registry, Sessions: s.router, Proxies: s.dialer.Proxies, Advertise: cfg.Advertise,
-		Access: tokens, Hosts: s.hosts(), OpenMetrics: cfg.OpenMetrics, AllowRequester: s.exposed(),
+		Access: s.tokens, Hosts: s.hosts(), OpenMetrics: cfg.OpenMetrics, AllowRequester: s.exposed(),
 		Parts: s.parts, Metrics: p.metricsHandler(), Known: gate.Known, Audit: p.audit, Log: p.log,
 	}
 	s.trust.serve(&apiConfig, s.dialer.TLS != nil)
@@ -186,7 +186,8 @@ func (s *routerServer) run(ctx context.Context, drain func() (context.Context, c
 	group.Go(func() error { return s.p.serveHTTP(serving, s.http, s.listener) })
 	group.Go(func() error { return s.registry.Run(serving) })
 	group.Go(func() error { s.dialer.Watch(serving, s.p.log); return nil })
-	s.trust.run(serving, group, s.dialer)
+	group.Go(func() error { s.tokens.Watch(serving, s.tokenExpired); return nil })
+	s.trust.run(serving, group, s.dialer, s.p.audit)
 	select {
 	case <-ctx.Done():
 	case <-serving.Done(): // one of them failed

@@ -9,7 +9,6 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	ohrouter "github.com/ohrouter/oh-router"
 	"github.com/ohrouter/oh-router/internal/api"
 	"github.com/ohrouter/oh-router/internal/audit"
 	"github.com/ohrouter/oh-router/internal/config"
@@ -50,16 +49,6 @@ func (s *routerServer) openTrust(ctx context.Context) (err error) {
 	s.dialer.Explain = s.p.explain
 	s.dialer.TLS = t.links()
 	return nil
-}
-
-// explain finds a better error for a link that was not made, and records it
-// when the other side is not who it has to be.
-func (p *process) explain(err error) error {
-	err = identity.Explain(err)
-	if code := ohrouter.CodeOf(err); code == ohrouter.Unauthorized {
-		p.audit.Record(audit.Entry{Event: audit.LinkRefused, Code: code, Reason: err.Error()})
-	}
-	return err
 }
 
 // links returns the TLS settings of links to each proxy, which it keeps: they
@@ -105,10 +94,11 @@ func (t *trust) serve(c *api.Config, secured bool) {
 
 // run keeps the identity up to date until ctx ends, and ends links of proxies
 // whose certificates are revoked.
-func (t *trust) run(ctx context.Context, group *errgroup.Group, d *link.Dialer) {
+func (t *trust) run(ctx context.Context, group *errgroup.Group, d *link.Dialer, log *audit.Log) {
 	keep := func(run func(context.Context)) { group.Go(func() error { run(ctx); return nil }) }
 	if t.credentials != nil {
 		keep(t.credentials.Run)
+		keep(func(ctx context.Context) { t.recordChanges(ctx, log) })
 	}
 	if t.authority != nil {
 		keep(t.authority.Run)

@@ -18,12 +18,16 @@ const (
 
 	TokenCreated Event = "token_created"
 	TokenRevoked Event = "token_revoked"
+	TokenExpired Event = "token_expired" // its time has ended
 
 	EnrolmentMade    Event = "enrolment_made"    // a token with which a machine may become a proxy
 	EnrolmentUsed    Event = "enrolment_used"    // a machine has become a proxy
 	EnrolmentRefused Event = "enrolment_refused" // a token was unknown, too old, or used before
 	ProxyRenewed     Event = "proxy_renewed"     // its certificate
 	ProxyRevoked     Event = "proxy_revoked"     // its certificates
+
+	CertificateChanged Event = "certificate_changed" // of the server itself
+	AllowListChanged   Event = "allow_list_changed"  // of a proxy
 
 	BindingCreated Event = "binding_created"
 	BindingChanged Event = "binding_changed"
@@ -43,8 +47,9 @@ const (
 // Events returns every event, in the order of the documentation.
 func Events() []Event {
 	return []Event{
-		ServerStarted, ServerStopped, TokenCreated, TokenRevoked,
+		ServerStarted, ServerStopped, TokenCreated, TokenRevoked, TokenExpired,
 		EnrolmentMade, EnrolmentUsed, EnrolmentRefused, ProxyRenewed, ProxyRevoked,
+		CertificateChanged, AllowListChanged,
 		BindingCreated, BindingChanged, BindingEnded,
 		SessionOpened, SessionClosed, SessionRefused, SessionKilled,
 		CallDenied, LinkRefused, EventsLost,
@@ -72,6 +77,7 @@ type Entry struct {
 	Router     netip.AddrPort // the router's end of a link, in a proxy
 	RouterName string         // by its certificate
 	Proxy      string         // its name
+	Address    string         // by which the router looks for it
 	Resolved   netip.AddrPort // where the target was connected to
 	BytesUp    uint64         // of a session that has ended, as the following
 	BytesDown  uint64
@@ -95,7 +101,7 @@ func (e *Entry) kind() (k kind, refuses bool) {
 	from := cmp.Or(e.By.From.Addr(), e.Client.Addr(), e.Router.Addr())
 	k = kind{
 		event: string(e.Event), code: e.Code, outcome: e.Outcome, source: sourceOf(from),
-		known: e.By.Token != "" || e.Session != "", who: e.By.Token,
+		session: e.Session != "", token: e.By.Token,
 		binding: e.Binding, proxy: e.Proxy, target: e.Target,
 	}
 	if e.By.Token != "" { // else they are whatever a stranger likes

@@ -44,6 +44,7 @@ func (e *Entry) appendLine(b []byte, at time.Time) []byte {
 	l.addrPort("router", e.Router)
 	l.text("router_name", e.RouterName)
 	l.text("proxy", e.Proxy)
+	l.text("proxy_address", e.Address)
 	l.addrPort("resolved", e.Resolved)
 	if e.Event == SessionClosed {
 		l.number("bytes_up", e.BytesUp)

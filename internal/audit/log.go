@@ -103,7 +103,8 @@ func (l *Log) Record(e Entry) {
 // summed takes the last of n events that were only counted.
 func (l *Log) summed(last record, n uint64, others bool) {
 	if others { // the rest says nothing of them
-		last.Entry = Entry{Event: last.Event, Code: last.Code, Outcome: last.Outcome, Reason: manySources}
+		by := Caller{Token: last.By.Token, Name: last.By.Name}
+		last.Entry = Entry{Event: last.Event, By: by, Code: last.Code, Outcome: last.Outcome, Reason: tooMany}
 	}
 	last.Count = n
 	l.put(last)

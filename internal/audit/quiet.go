@@ -83,11 +83,11 @@ func (l logged) emit(n uint64, others bool) {
 			}
 			return true
 		})
-		r.AddAttrs(slog.String("of", manySources))
+		r.AddAttrs(slog.String("of", tooMany))
 	}
 	r.AddAttrs(slog.Uint64("count", n))
 	_ = l.by.Handle(context.Background(), r) // a log that cannot be written has nobody to say it to
 }
 
-// manySources is what is said of sums of others.
-const manySources = "more sources than have a count of their own"
+// tooMany is what is said of sums of others.
+const tooMany = "more sources, or calls, than are counted one by one"

@@ -15,9 +15,10 @@ const (
 	// sumEvery is how often a sum is told.
 	sumEvery = time.Minute
 	// How many kinds of one event have a sum of their own: of those whom nobody
-	// knows, who may be anybody, and of the others.
+	// knows, who may be anybody, of sessions together, and of each token.
 	mostOfStrangers = 256
-	mostOfKnown     = 1024
+	mostOfSessions  = 1024
+	mostOfToken     = 64
 )
 
 // kind is what is taken for the same. Strangers choose none of its texts, so that
@@ -27,9 +28,9 @@ type kind struct {
 	code    ohrouter.Code
 	outcome ohrouter.Outcome
 	source  netip.Addr // an IPv6 network: one machine may have all of its addresses
-	known   bool       // a token, or a session: not anybody's
-	who     string     // token
-	call    string     // of a token, as the next
+	session bool       // of a client who may connect
+	token   string     // that a call was made with, and not anybody's therefore
+	call    string     // with a token, as the next
 	reason  string
 	binding string
 	proxy   string
@@ -39,15 +40,19 @@ type kind struct {
 
 // class is the kinds that share a limit.
 type class struct {
-	event string
-	known bool
+	event   string
+	session bool
+	token   string
 }
 
-func (k kind) class() class { return class{k.event, k.known} }
+func (k kind) class() class { return class{k.event, k.session, k.token} }
 
 func (c class) most() int {
-	if c.known {
-		return mostOfKnown
+	switch {
+	case c.token != "":
+		return mostOfToken
+	case c.session:
+		return mostOfSessions
 	}
 	return mostOfStrangers
 }
@@ -86,7 +91,7 @@ func (s *sums[V]) add(k kind, v V) (through bool) {
 	}
 	of := s.kinds[k]
 	if of == nil && s.members[k.class()] >= k.class().most() {
-		k = kind{event: k.event, code: k.code, outcome: k.outcome, known: k.known, others: true}
+		k = kind{event: k.event, code: k.code, outcome: k.outcome, session: k.session, token: k.token, others: true}
 		of = s.kinds[k]
 	}
 	if of == nil {
@@ -123,8 +128,12 @@ func (s *sums[V]) tell() {
 			continue
 		}
 		delete(s.kinds, k)
-		if !k.others {
-			s.members[k.class()]--
+		if k.others {
+			continue
+		}
+		c := k.class()
+		if s.members[c]--; s.members[c] == 0 {
+			delete(s.members, c)
 		}
 	}
 	if len(s.kinds) > 0 && !s.ended {

@@ -20,8 +20,8 @@ type Dialer struct {
 	// none. A proxy's refusal comes behind the handshake: then the next link is
 	// the second attempt. A nil TLS is plain TCP.
 	TLS func(p Proxy, again bool) *tls.Config
-	// Explain may find a better error for a handshake of TLS that has failed.
-	Explain func(error) error
+	// Explain may find a better error for a link to a proxy that was not made.
+	Explain func(p Proxy, err error) error
 	// MaxHandshake is how many bytes of TLS a proxy may send before it has proved
 	// who it is; 0 any number.
 	MaxHandshake int

@@ -189,7 +189,7 @@ func (h *Handshake) dial(ctx context.Context, p *proxy) (l *Link, again bool) {
 			p.answered(ohrouter.ProxyUp)
 			return l, false
 		}
-		err = h.dialer.explain(err)
+		err = h.dialer.explain(p, err)
 		if !warm || ctx.Err() != nil || !l.lost(h.said, gave, err) {
 			return nil, h.failed(ctx, err, gave)
 		}

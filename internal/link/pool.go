@@ -273,7 +273,7 @@ func (d *Dialer) warm(ctx context.Context, p *proxy) (*Link, error) {
 		return l, nil
 	}
 	l.Close()
-	err = d.explain(err)
+	err = d.explain(p, err)
 	switch {
 	case answered && ohrouter.CodeOf(err) == ohrouter.Draining:
 		p.answered(ohrouter.ProxyDraining)

@@ -22,14 +22,17 @@ func (d *Dialer) connect(ctx context.Context, p *proxy) (*Link, error) {
 	begin := time.Now()
 	conn, err := d.connectWith(ctx, p, p.wasRefused())
 	if err != nil {
-		return nil, d.explain(err)
+		return nil, d.explain(p, err)
 	}
 	p.pool.tookSetUp(time.Since(begin), time.Now())
 	l, err := d.newLink(p, conn)
-	if err == nil && d.TLS == nil { // with TLS the set-up itself has asked the proxy
+	if err != nil {
+		return nil, d.explain(p, err)
+	}
+	if d.TLS == nil { // with TLS the set-up itself has asked the proxy
 		l.begun = begin
 	}
-	return l, err
+	return l, nil
 }
 
 // connectWith connects to a proxy. When it proves what it should not, or
@@ -71,11 +74,11 @@ func bounded(conn *net.TCPConn, most int) (t *socket.Transport, known func()) {
 	return t, func() { t.TakeOver(nil) }
 }
 
-func (d *Dialer) explain(err error) error {
+func (d *Dialer) explain(p *proxy, err error) error {
 	if d.Explain == nil {
 		return err
 	}
-	return d.Explain(err)
+	return d.Explain(p.Proxy, err)
 }
 
 // newLink counts a link to p over conn, nil when somebody else has the

@@ -184,7 +184,7 @@ func TestRefusalIsExplained(t *testing.T) {
 	settings := c.client()
 	settings.Certificates = []tls.Certificate{other.router}
 	n.TLS = always(settings)
-	n.Explain = func(err error) error {
+	n.Explain = func(_ Proxy, err error) error {
 		if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "remote error" {
 			return ohrouter.Errorf(ohrouter.Unauthorized, "explained")
 		}
@@ -228,7 +228,7 @@ func TestAttemptAfterARefusal(t *testing.T) {
 		}
 		return first
 	}
-	n.Explain = func(error) error { return ohrouter.Errorf(ohrouter.Unauthorized, "explained") }
+	n.Explain = func(Proxy, error) error { return ohrouter.Errorf(ohrouter.Unauthorized, "explained") }
 	for i := range 4 {
 		l, err := n.Dial(t.Context(), Want{Session: "s-1", Target: database, Early: ahead("SELECT")})
 		if (err == nil) != (i%2 == 1) {

@@ -1,10 +1,15 @@
 package proxy
 
 import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	ohrouter "github.com/ohrouter/oh-router"
 	"github.com/ohrouter/oh-router/internal/audit"
+	"github.com/ohrouter/oh-router/internal/policy"
 	"github.com/ohrouter/oh-router/internal/relay"
 )
 
@@ -93,4 +98,29 @@ func (s *session) recordRefused(event audit.Event, err error) {
 		e.Code, e.Reason = ohrouter.CodeOf(err), err.Error()
 		log.Record(e)
 	}
+}
+
+// recordAllow puts a new allow-list into the audit log, if it differs.
+func (p *Proxy) recordAllow(was, is *policy.List) {
+	former, now := was.Patterns(), is.Patterns()
+	if p.cfg.Audit == nil || slices.Equal(former, now) {
+		return
+	}
+	p.cfg.Audit.Record(audit.Entry{Event: audit.AllowListChanged, Reason: fmt.Sprintf("it has %d patterns, and had %d; new: %s; gone: %s",
+		len(now), len(former), without(now, former), without(former, now))})
+}
+
+// without returns the patterns of a list that are not in another.
+func without(list, other []string) string {
+	in := make(map[string]bool, len(other))
+	for _, s := range other {
+		in[s] = true
+	}
+	var rest []string
+	for _, s := range list {
+		if !in[s] {
+			rest = append(rest, s)
+		}
+	}
+	return cmp.Or(strings.Join(rest, ","), "none")
 }

@@ -55,6 +55,11 @@ func TestAudit(t *testing.T) {
 	f.Shutdown(ended())
 
 	got := log.Lines(t, "session", "target", "resolved", "bytes_up", "bytes_down", "outcome", "code")
+	changed := slices.Index(got, "allow_list_changed session= target= resolved= bytes_up= bytes_down= outcome= code=")
+	if changed < 0 {
+		t.Fatalf("the audit log has no new allow-list:\n%s", strings.Join(got, "\n"))
+	}
+	got = slices.Delete(got, changed, changed+1)
 	direct, named := "session=s-1 target="+x.String()+" resolved="+x.String(), "session=s-1 target="+x.named("db").String()+" resolved="+x.String()
 	want := []string{
 		"session_opened " + direct + " bytes_up= bytes_down= outcome= code=",
@@ -73,6 +78,22 @@ func TestAudit(t *testing.T) {
 		if fields := log.Fields(t, audit.SessionClosed); !slices.Contains(fields, name) {
 			t.Errorf("session_closed has %v, want %s among them", fields, name)
 		}
+	}
+}
+
+func TestAuditOfAllowLists(t *testing.T) {
+	log := audittest.New(t)
+	f := startWith(t, proxy.Config{Audit: log.Log}, patient, "127.0.0.1:*", "10.0.0.0/8:80")
+	f.SetAllow(list(t, "127.0.0.1:*", "10.0.0.0/8:80")) // the same
+	f.SetAllow(list(t, "10.0.0.0/8:80", "*.internal:443", "any"))
+	f.SetAllow(nil)
+	f.Shutdown(ended())
+	want := []string{
+		"allow_list_changed reason=it has 3 patterns, and had 2; new: *.internal:443,any; gone: 127.0.0.1:*",
+		"allow_list_changed reason=it has 0 patterns, and had 3; new: none; gone: 10.0.0.0/8:80,*.internal:443,any",
+	}
+	if got := log.Lines(t, "reason"); !slices.Equal(got, want) {
+		t.Errorf("the audit log has\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
 }
 

@@ -100,6 +100,7 @@ func New(cfg Config) *Proxy {
 // SetAllow replaces the allow-list. Sessions, and links that are parked, whose
 // target is not permitted any more are cut.
 func (p *Proxy) SetAllow(allow *policy.List) {
+	p.recordAllow(p.allow.Load(), allow)
 	var denied []way
 	p.mu.Lock()
 	p.allow.Store(allow)

@@ -116,6 +116,7 @@ func TestAuditLog(t *testing.T) {
 	}
 	s.withToken(t, user, http.MethodPost, "/v1/bindings", fields{"target": "10.0.0.1:1"})
 	s.withToken(t, user+"x", http.MethodGet, "/v1/bindings", nil)
+	s.withToken(t, user+"x", http.MethodGet, "/v1/bindings", nil) // is summed
 	s.withToken(t, admin, http.MethodPost, "/v1/bindings", fields{"target": "10.0.0.1:1"})
 	s.withToken(t, admin, http.MethodGet, "/v1/bindings/"+user, nil) // a mistake
 	s.withToken(t, admin, http.MethodDelete, "/v1/bindings/"+b.ID, nil)
@@ -138,8 +139,8 @@ func TestAuditLog(t *testing.T) {
 	}
 	s.router.signal(t, syscall.SIGHUP)
 	eventually(t, 5*time.Second, func() error { _, err := os.Stat(ofRouter); return err })
-	s.withToken(t, user+"x", http.MethodGet, "/v1/bindings", nil)
-	awaitEvents(t, ofRouter, "call_denied")
+	s.withToken(t, user, http.MethodPost, "/v1/bindings", fields{"target": x.addr})
+	awaitEvents(t, ofRouter, "binding_created")
 
 	metrics := scrapeText(t, s, admin)
 	if !strings.Contains(metrics, "\nohrouter_audit_lost_total 0\n") {
@@ -151,7 +152,7 @@ func TestAuditLog(t *testing.T) {
 			t.Errorf("exit code %d after SIGTERM, want 0", code)
 		}
 	}
-	awaitEvents(t, ofRouter, "server_stopped")
+	awaitEvents(t, ofRouter, "server_stopped", `call_denied "code":"unauthorized" "count":1`)
 
 	// No secret anywhere, nor a part of one that is worth something.
 	for _, name := range []string{ofRouter, ofRouter + ".1", ofProxy} {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -42,18 +43,25 @@ func New(t testing.TB) *Stream {
 
 // Lines closes the stream and returns its lines: the event and the fields that
 // are asked for, as in "token_created by=t-1 role=". A field that a line does
-// not have is empty.
+// not have is empty; one that the documentation does not have is an error.
 func (s *Stream) Lines(t testing.TB, fields ...string) (lines []string) {
 	t.Helper()
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
+	fieldsOf := documented(t)
 	for text := range strings.Lines(s.text.String()) {
 		var e map[string]any
 		if err := json.Unmarshal([]byte(text), &e); err != nil {
 			t.Fatalf("the audit log has the line %q: %v", text, err)
 		}
-		line := []string{fmt.Sprint(e["event"])}
+		event := fmt.Sprint(e["event"])
+		for f := range e {
+			if !slices.Contains(fieldsOf[event], f) {
+				t.Errorf("docs/audit.md does not say that %s has the field %s", event, f)
+			}
+		}
+		line := []string{event}
 		for _, f := range fields {
 			v, ok := e[f]
 			if !ok {
@@ -80,4 +88,44 @@ func (s *Stream) Fields(t testing.TB, event audit.Event) []string {
 	}
 	t.Fatalf("the audit log has no %s:\n%s", event, s.text.String())
 	return nil
+}
+
+// documented returns which fields events have, by the documentation. A test runs
+// in the directory of its package, which is two levels down.
+func documented(t testing.TB) map[string][]string {
+	t.Helper()
+	text, err := os.ReadFile("../../docs/audit.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	events, before := make(map[string][]string), []string(nil)
+	for row := range strings.Lines(string(text)) {
+		cells := strings.Split(strings.TrimSpace(row), "|")
+		if len(cells) != 6 {
+			continue // of no table, or of another
+		}
+		names := []string{"time", "event"}
+		names = append(names, words(cells[4])...)
+		if strings.Contains(cells[4], "caller's") {
+			names = append(names, "by", "by_name", "from", "call")
+		}
+		if strings.Contains(cells[4], "the same") {
+			names = append(names, before...)
+		}
+		for _, event := range words(cells[1]) {
+			events[event] = names
+		}
+		before = names
+	}
+	return events
+}
+
+// words returns what stands between back quotes.
+func words(cell string) (list []string) {
+	for i, word := range strings.Split(cell, "`") {
+		if i%2 == 1 {
+			list = append(list, word)
+		}
+	}
+	return list
 }
