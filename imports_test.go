@@ -37,7 +37,7 @@ var mayImport = []struct {
 	{"internal/store/*", []string{"internal/access", "internal/identity", "internal/registry"}},
 	{"internal/router", []string{"internal/audit", "internal/relay", "internal/socket"}},
 	{"internal/link", []string{"internal/gate", "internal/socket"}},
-	{"internal/gate", nil},
+	{"internal/gate", []string{"internal/audit"}},
 	{"internal/policy", nil},
 	{"internal/proxy", []string{"internal/audit", "internal/gate", "internal/link", "internal/policy", "internal/relay", "internal/socket"}},
 	{"internal/relay", []string{"internal/socket"}},

@@ -1,10 +1,8 @@
 package main
 
 import (
-	"context"
 	"io"
 	"log/slog"
-	"net/netip"
 	"os"
 	"strings"
 
@@ -52,21 +50,6 @@ func loggable(s string) string {
 		s = strings.ToValidUTF8(s[:maxLogged], "") + "…"
 	}
 	return printable(s)
-}
-
-// serverLog is the handler for what an HTTP server says goes wrong. It says it in
-// words alone: those about handshakes are caused by strangers.
-type serverLog struct{ slog.Handler }
-
-// Handle gives a record to the handler beneath.
-func (h serverLog) Handle(ctx context.Context, r slog.Record) error {
-	about, _ := strings.CutPrefix(r.Message, "http: TLS handshake error from ")
-	from, why, _ := strings.Cut(about, ": ")
-	if client, err := netip.ParseAddrPort(from); err == nil {
-		r.Message = "TLS handshake not finished"
-		r.AddAttrs(slog.Any("client", audit.Stranger(client)), slog.String("err", why))
-	}
-	return h.Handler.Handle(ctx, r)
 }
 
 // isTerminal tells whether w is a terminal, or close to one: a character

@@ -30,32 +30,6 @@ func TestLogOfForeignTexts(t *testing.T) {
 	}
 }
 
-func TestErrorsOfHTTPServers(t *testing.T) {
-	var said strings.Builder
-	to, end := newLog(&said, config.TextLog, slog.LevelInfo)
-	errors := slog.NewLogLogger(serverLog{to.Handler()}, slog.LevelWarn)
-	for i := range 100 {
-		errors.Printf("http: TLS handshake error from 127.0.0.1:%d: read: \x1b[2J", i+1)
-		errors.Printf("http: TLS handshake error from [::1]:%d: EOF", i+1)
-	}
-	errors.Printf("http: Accept error: no room\n")
-	end()
-	for _, want := range []string{
-		`level=WARN msg="TLS handshake not finished" client=127.0.0.1:1 err="read: \\x1b[2J"`,
-		`level=WARN msg="TLS handshake not finished" client=[::1]:1 err=EOF`,
-		`level=WARN msg="http: Accept error: no room"`,
-		`client=127.0.0.1:100 err="read: \\x1b[2J" count=99`,
-		`client=[::1]:100 err=EOF count=99`,
-	} {
-		if !strings.Contains(said.String(), want+"\n") {
-			t.Errorf("the log says\n%s\nwant %s", said.String(), want)
-		}
-	}
-	if n := strings.Count(said.String(), "\n"); n != 5 {
-		t.Errorf("%d lines, want 5:\n%s", n, said.String())
-	}
-}
-
 // TestStrangersAreSummed: what is said of strangers has a limit, whatever else
 // the line has.
 func TestStrangersAreSummed(t *testing.T) {

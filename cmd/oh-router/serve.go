@@ -280,7 +280,7 @@ func (p *process) httpConnections() (all, ofOne int) {
 // httpServer returns a server with the API's limits that logs where all do.
 func (p *process) httpServer(h http.Handler) *http.Server {
 	s := api.Server(h)
-	s.ErrorLog = slog.NewLogLogger(serverLog{p.log.Handler()}, slog.LevelWarn)
+	s.ErrorLog = slog.NewLogLogger(p.log.Handler(), slog.LevelWarn)
 	return s
 }
 

@@ -13,6 +13,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/ohrouter/oh-router/internal/audit"
 )
 
 // Config is what a [Listener] is made of.
@@ -192,7 +194,8 @@ func (l *Listener) refuse(c *conn, err error, late bool) {
 	if late || errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) || errors.Is(err, syscall.ECONNRESET) {
 		level = slog.LevelDebug // it has gone, or said nothing
 	}
-	l.cfg.Log.Log(l.ctx, level, "TLS handshake failed", "client", addrOf(c).String(), "err", err)
+	from, _ := c.RemoteAddr().(*net.TCPAddr)
+	l.cfg.Log.Log(l.ctx, level, "TLS handshake failed", "client", audit.Stranger(from.AddrPort()), "err", err)
 	if foreign, ok := errors.AsType[tls.RecordHeaderError](err); ok && foreign.Conn != nil && isHTTP(foreign.RecordHeader) {
 		// As net/http says it: there are many who forget the s of https.
 		_, _ = io.WriteString(c, "HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n")
