@@ -29,10 +29,11 @@ func (e *InUse) Error() string {
 	return fmt.Sprintf("another router uses %s: stop it, or give this one a directory of its own with --state", e.Path)
 }
 
-// Exists tells whether a directory has a state.
+// Exists tells whether a directory has a state, be it one that this user may not
+// look at.
 func Exists(dir string) bool {
 	_, err := os.Stat(filepath.Join(dir, name))
-	return err == nil
+	return !errors.Is(err, fs.ErrNotExist)
 }
 
 // Open opens the store in a directory, which it creates when it is not there,
