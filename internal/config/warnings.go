@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"regexp"
+	"runtime"
 	"slices"
 	"strings"
 
@@ -22,6 +23,9 @@ func warnings(role Role, c Config, secured bool) []string {
 		w = append(w, "insecure is set, and nothing here needs it: leave it out")
 	}
 	w = append(w, c.unprovedLinks(role, secured)...)
+	if s := openKey(c.Certificate.Key); s != "" {
+		w = append(w, s)
+	}
 	if role == ProxyRole && len(c.Proxy.Allow.Patterns()) == 0 {
 		w = append(w, "the allow-list is empty, so every target is denied: name targets with --allow, as in --allow 10.0.0.0/8:3306")
 	}
@@ -37,6 +41,15 @@ func warnings(role Role, c Config, secured bool) []string {
 		}
 	}
 	return w
+}
+
+// openKey returns a warning if every user may read the file of a private key.
+func openKey(file string) string {
+	info, err := os.Stat(file) // what is not there is reported by who opens it
+	if err != nil || runtime.GOOS == "windows" || info.Mode().Perm()&0o004 == 0 {
+		return ""
+	}
+	return fmt.Sprintf("the private key in %s may be read by every user of this machine (mode %o), who can then be this server: chmod 600 it", file, info.Mode().Perm())
 }
 
 // strangers returns a warning for each variable that looks like a setting and

@@ -1,6 +1,8 @@
 package config
 
 import (
+	"os"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -86,6 +88,22 @@ func TestUnprovedLinks(t *testing.T) {
 		got := strings.Join(loadLine(t, tt.role, tt.line+quiet[tt.role]).Warnings, "\n")
 		if tt.want == "" && got != "" || !strings.Contains(got, tt.want) {
 			t.Errorf("%s %s warns %q, want %q", tt.role, tt.line, got, tt.want)
+		}
+	}
+}
+
+func TestKeyForEverybody(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("files have no such modes")
+	}
+	key := writeFile(t, "a key")
+	for mode, want := range map[os.FileMode]bool{0o600: false, 0o640: false, 0o644: true, 0o604: true} {
+		if err := os.Chmod(key, mode); err != nil {
+			t.Fatal(err)
+		}
+		c := loadLine(t, ProxyRole, "--allow=any --tls-cert=c --tls-ca=a --tls-key="+key)
+		if got := strings.Contains(strings.Join(c.Warnings, "\n"), "may be read by every user"); got != want {
+			t.Errorf("a key of mode %o warns %q, want a warning: %v", mode, c.Warnings, want)
 		}
 	}
 }
