@@ -11,6 +11,7 @@ import (
 
 	ohrouter "github.com/ohrouter/oh-router"
 	"github.com/ohrouter/oh-router/client"
+	"github.com/ohrouter/oh-router/internal/audit"
 )
 
 // The exit codes besides 0.
@@ -64,7 +65,7 @@ func report(stderr io.Writer, cmd *cobra.Command, err error) int {
 	if f.message == "" {
 		return f.exit
 	}
-	fmt.Fprintf(stderr, "oh-router: %s\n", f.message)
+	fmt.Fprintf(stderr, "oh-router: %s\n", audit.Hide(f.message)) // somebody may have given a token in place of its file
 	hint := f.hint
 	if hint == "" && f.exit == exitUsage {
 		hint = seeHelp(cmd)

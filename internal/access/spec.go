@@ -36,6 +36,8 @@ func tokenOf(spec ohrouter.TokenSpec, now time.Time) (ohrouter.Token, error) {
 	t := ohrouter.Token{Name: spec.Name, Role: spec.Role, CreatedAt: now}
 	t.Targets, t.Proxies = []string{}, []string{}
 	switch {
+	case strings.HasPrefix(spec.Name, prefix) || strings.HasPrefix(spec.Name, "ohe_"):
+		return t, invalid("the name is a token itself: revoke that, and choose a name")
 	case spec.Name == "" || len(spec.Name) > maxName || strings.ContainsFunc(spec.Name, notInName) || strings.HasPrefix(spec.Name, "t-"):
 		return t, invalid("name %.80q is not a name for a token: 1 to %d letters, digits and ._- that do not begin as an id does, with t-", spec.Name, maxName)
 	case !slices.Contains(ohrouter.Roles(), spec.Role):

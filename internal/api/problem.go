@@ -13,6 +13,7 @@ import (
 
 	ohrouter "github.com/ohrouter/oh-router"
 	"github.com/ohrouter/oh-router/internal/access"
+	"github.com/ohrouter/oh-router/internal/audit"
 )
 
 // Limits of what an answer repeats of a bad request.
@@ -104,9 +105,10 @@ func statusOf(code ohrouter.Code) int {
 	}
 }
 
-// newProblem returns a problem without details of fields.
+// newProblem returns a problem without details of fields. What it repeats of a
+// call ends in logs of others: a token is hidden.
 func newProblem(status int, code ohrouter.Code, detail string) *Problem {
-	return &Problem{Type: "about:blank", Title: http.StatusText(status), Status: status, Detail: detail, Code: code}
+	return &Problem{Type: "about:blank", Title: http.StatusText(status), Status: status, Detail: audit.Hide(detail), Code: code}
 }
 
 // problemFor returns the problem that shows err to a caller.
@@ -133,6 +135,9 @@ func invalidFields(status int, errs []FieldError) *Problem {
 	}
 	p := newProblem(status, ohrouter.InvalidRequest, detail)
 	p.Errors = errs[:min(len(errs), maxFieldErrors)]
+	for i, e := range p.Errors {
+		p.Errors[i] = FieldError{Location: audit.Hide(e.Location), Message: audit.Hide(e.Message)}
+	}
 	return p
 }
 
