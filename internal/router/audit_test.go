@@ -1,6 +1,7 @@
 package router_test
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -47,5 +48,22 @@ func TestAudit(t *testing.T) {
 		if fields := f.audited.Fields(t, audit.SessionClosed); !slices.Contains(fields, name) {
 			t.Errorf("session_closed has %v, want %s among them", fields, name)
 		}
+	}
+}
+
+// TestAuditOfStrangers: who may not connect, and does again and again, has two
+// lines, in which each time counts.
+func TestAuditOfStrangers(t *testing.T) {
+	const n = 200
+	f := start(t, 64, &direct{})
+	addr := f.open(ohrouter.Binding{ID: "b-1", Target: ohrouter.Target{Host: "db", Port: 1}, Allow: []netip.Prefix{netip.MustParsePrefix("127.0.0.2/32")}})
+	for range n {
+		wantTurnedAway(t, addr)
+	}
+	until(t, "all are counted", func() bool { return f.count("ohrouter_sessions_total", "source_denied") == n })
+	f.Shutdown(ended())
+	want := []string{"session_refused outcome=source_denied count=", fmt.Sprintf("session_refused outcome=source_denied count=%d", n-1)}
+	if got := f.audited.Lines(t, "outcome", "count"); !slices.Equal(got, want) {
+		t.Errorf("the audit log has %q, want %q", got, want)
 	}
 }
