@@ -207,12 +207,13 @@ func TestTargetHangsUpOnParkedCheck(t *testing.T) {
 	}
 }
 
-// awaitNoLinks waits until a router or proxy has no link open.
+// awaitNoLinks waits until a router or proxy has no link open but those that
+// are kept warm where making one is slow, as on a busy machine.
 func awaitNoLinks(t testing.TB, url string) {
 	t.Helper()
 	eventually(t, soon, func() error {
 		for name, value := range scrape(t, url) {
-			if strings.HasPrefix(name, "ohrouter_links{") && value != "0" {
+			if strings.HasPrefix(name, "ohrouter_links{") && !strings.Contains(name, `"warm"`) && value != "0" {
 				return fmt.Errorf("%s = %s, want 0", name, value)
 			}
 		}

@@ -28,7 +28,6 @@ var overTLS = map[string]func(*testing.T){
 	"Outcomes":                      TestOutcomes,
 
 	"TargetSpeaksAndHalfClosesAtOnce": TestTargetSpeaksAndHalfClosesAtOnce,
-	"TargetSpeaksAndClosesAtOnce":     TestTargetSpeaksAndClosesAtOnce,
 	"TargetHalfClosesAtOnce":          TestTargetHalfClosesAtOnce,
 	"TargetClosesAtOnce":              TestTargetClosesAtOnce,
 	"TargetResetsAtOnce":              TestTargetResetsAtOnce,
@@ -43,9 +42,7 @@ var overTLS = map[string]func(*testing.T){
 
 	"BackPressure":           TestBackPressure,
 	"SlowReaderDelaysNobody": TestSlowReaderDelaysNobody,
-	"IdleSessionsAreCheap":   TestIdleSessionsAreCheap,
 	"MixedEndsLeaveNothing":  TestMixedEndsLeaveNothing,
-	"ProxyOutOfDescriptors":  TestProxyOutOfDescriptors,
 	"NobodyIsCutCleanly":     TestNobodyIsCutCleanly,
 
 	"RouterDrains":                   TestRouterDrains,
@@ -66,7 +63,6 @@ var overTLS = map[string]func(*testing.T){
 	"GarbageThroughMappedPort":   TestGarbageThroughMappedPort,
 	"TrickleAtLinkPort":          TestTrickleAtLinkPort,
 	"ProxySpeaksGarbage":         TestProxySpeaksGarbage,
-	"ClientCommands":             TestClientCommands,
 }
 
 // TestOverTLS runs them with a router and a proxy as two machines would have
