@@ -188,9 +188,22 @@ func discard(w http.ResponseWriter, r *http.Request) {
 	c := http.NewResponseController(w)
 	// Without any of the three the answer is as good as it can be.
 	_ = errors.Join(c.EnableFullDuplex(), c.Flush(), c.SetReadDeadline(time.Now().Add(discardTimeout)))
+	// It tells net/http to let the answer arrive before it closes.
+	rest := http.MaxBytesReader(innermost(w), r.Body, most)
 	// The buffers of io.Discard are larger than all that an unknown caller gets.
-	_, _ = io.CopyBuffer(struct{ io.Writer }{io.Discard}, io.LimitReader(r.Body, most), make([]byte, 512))
+	_, _ = io.CopyBuffer(struct{ io.Writer }{io.Discard}, struct{ io.Reader }{rest}, make([]byte, 512))
 	_ = c.SetReadDeadline(time.Unix(1, 0)) // or the server would read on
+}
+
+// innermost returns the writer of net/http.
+func innermost(w http.ResponseWriter) http.ResponseWriter {
+	for {
+		outer, ok := w.(interface{ Unwrap() http.ResponseWriter })
+		if !ok {
+			return w
+		}
+		w = outer.Unwrap()
+	}
 }
 
 // known answers what mux would answer with a text or a redirect: unknown
