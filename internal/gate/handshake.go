@@ -21,6 +21,8 @@ const MaxHello = 4 << 10
 // Handshake. It is made by [NewHandshake].
 type Handshake struct {
 	conn   io.ReadWriter
+	turn   func() (done func(), err error) // to work out an answer; nil: at any time
+	done   func()                          // ends the turn; nil without one
 	lifted atomic.Bool
 	most   int  // bytes that may come in all
 	left   int  // bytes that may still come
@@ -36,6 +38,18 @@ func NewHandshake(conn io.ReadWriter, most int) *Handshake {
 	return &Handshake{conn: conn, most: most, left: most, hello: min(MaxHello, most)}
 }
 
+// Turn has the server wait for its turn when it is to work out its answer. After
+// the handshake, or its failure, comes [Handshake.Over].
+func (h *Handshake) Turn(turn func() (done func(), err error)) { h.turn = turn }
+
+// Over ends a turn that has not ended with an answer.
+func (h *Handshake) Over() {
+	if h.done != nil {
+		h.done()
+		h.done = nil
+	}
+}
+
 // Refill lets the peer send so many more bytes, when its handshake is complete.
 func (h *Handshake) Refill(n int) { h.most, h.left, h.hello = n, n, 0 }
 
@@ -45,9 +59,13 @@ func (h *Handshake) Lift() { h.lifted.Store(true) }
 // Read reads from one record. It fails when the peer announces one that is more
 // than it may send.
 func (h *Handshake) Read(b []byte) (int, error) {
+	h.Over()
 	if h.body > 0 {
 		n, err := h.conn.Read(b[:min(len(b), h.body)])
-		h.body -= n
+		if h.body -= n; h.body > 0 || h.hello == 0 || h.turn == nil || err != nil {
+			return n, err
+		}
+		h.done, err = h.turn()
 		return n, err
 	}
 	n, err := h.conn.Read(b[:min(len(b), len(h.header)-h.have)])
@@ -88,6 +106,7 @@ func (h *Handshake) begin(err error) error {
 func (h *Handshake) Write(b []byte) (int, error) {
 	if h.hello > 0 { // later a reader may look at it at the same time
 		h.hello = 0
+		h.Over()
 	}
 	return h.conn.Write(b)
 }

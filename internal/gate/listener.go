@@ -41,6 +41,7 @@ type Listener struct {
 	stop context.CancelFunc
 
 	accepted chan accepted // whose handshakes are complete
+	turns    Turns
 	wg       sync.WaitGroup
 	mu       sync.Mutex // guards what follows; never held during I/O that waits
 	crowd    Crowd[*conn]
@@ -174,12 +175,14 @@ const warnEvery = time.Minute
 
 // secure makes the handshake of a connection.
 func (l *Listener) secure(c *conn) {
-	bound := NewHandshake(c.Conn, l.cfg.Handshake)
-	c.bound.Store(bound)
-	t := tls.Server(c, l.cfg.TLS)
 	ctx, cancel := context.WithTimeout(l.ctx, l.cfg.Within)
 	defer cancel()
+	bound := NewHandshake(c.Conn, l.cfg.Handshake)
+	bound.Turn(l.turns.For(ctx, addrOf(c)))
+	c.bound.Store(bound)
+	t := tls.Server(c, l.cfg.TLS)
 	err := t.HandshakeContext(ctx)
+	bound.Over()
 	if err == nil {
 		bound.Refill(l.cfg.Request)
 		l.hand(t, nil)

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	ohrouter "github.com/ohrouter/oh-router"
+	"github.com/ohrouter/oh-router/internal/gate"
 )
 
 // How long and how often a peer may leave its part of the handshake undone.
@@ -43,6 +44,7 @@ type Acceptor struct {
 	// Draining, if not nil, is closed when warm links are to go.
 	Draining <-chan struct{}
 
+	turns  gate.Turns         // of handshakes
 	mu     sync.Mutex         // guards parked; never held during I/O
 	parked map[netip.Addr]int // warm links included
 }
@@ -92,16 +94,17 @@ func (r *Request) begin(ctx context.Context) error {
 
 // secure proves who both are. When that fails the router is to learn why.
 func (r *Request) secure(ctx context.Context, until time.Time) error {
-	under, known := r.conn, func() {}
-	if tcp, ok := under.(*net.TCPConn); ok {
-		under, known = bounded(tcp, r.acceptor.MaxHandshake)
-	}
-	conn := tls.Server(under, r.acceptor.TLS)
 	short, cancel := context.WithDeadline(ctx, until)
 	defer cancel()
+	under, over := r.conn, func() {}
+	if tcp, ok := under.(*net.TCPConn); ok {
+		from := tcp.RemoteAddr().(*net.TCPAddr).AddrPort().Addr()
+		under, over = bounded(tcp, r.acceptor.MaxHandshake, r.acceptor.turns.For(short, from))
+	}
+	conn := tls.Server(under, r.acceptor.TLS)
 	err := conn.HandshakeContext(short)
+	over()
 	if err == nil {
-		known()
 		r.conn = conn
 		return nil
 	}

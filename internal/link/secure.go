@@ -50,11 +50,11 @@ func (d *Dialer) connectWith(ctx context.Context, p *proxy, again bool) (net.Con
 	if d.TLS == nil {
 		return conn, nil
 	}
-	under, known := bounded(conn, d.MaxHandshake)
+	under, over := bounded(conn, d.MaxHandshake, nil)
 	secure := tls.Client(under, settings)
 	err = secure.HandshakeContext(ctx)
+	over()
 	if err == nil {
-		known()
 		return secure, nil
 	}
 	socket.Abort(conn)
@@ -64,14 +64,21 @@ func (d *Dialer) connectWith(ctx context.Context, p *proxy, again bool) (net.Con
 	return d.connectWith(ctx, p, true)
 }
 
-// bounded returns conn for TLS to run over. Its peer may send so many bytes, 0
-// any number, until known is called.
-func bounded(conn *net.TCPConn, most int) (t *socket.Transport, known func()) {
+// bounded returns conn for TLS to run over. Until its handshake is over the peer
+// may send so many bytes, 0 any number, and a server waits for its turn, nil for
+// none.
+func bounded(conn *net.TCPConn, most int, turn func() (func(), error)) (t *socket.Transport, over func()) {
 	t = socket.NewTransport(conn)
-	if most > 0 {
-		t.TakeOver(gate.NewHandshake(conn, most))
+	if most == 0 {
+		return t, func() {}
 	}
-	return t, func() { t.TakeOver(nil) }
+	h := gate.NewHandshake(conn, most)
+	h.Turn(turn)
+	t.TakeOver(h)
+	return t, func() {
+		h.Over()
+		t.TakeOver(nil)
+	}
 }
 
 func (d *Dialer) explain(p *proxy, err error) error {
