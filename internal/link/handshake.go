@@ -186,6 +186,9 @@ func (h *Handshake) dial(ctx context.Context, p *proxy) (l *Link, again bool) {
 		h.link = l
 		var err error
 		if h.said, err = l.handshake(ctx, h.hello, want); err == nil {
+			if warm {
+				p.pool.used(true)
+			}
 			p.answered(ohrouter.ProxyUp)
 			return l, false
 		}
@@ -194,6 +197,7 @@ func (h *Handshake) dial(ctx context.Context, p *proxy) (l *Link, again bool) {
 			return nil, h.failed(ctx, err, gave)
 		}
 		l.Close()
+		p.pool.used(false)
 		if isTimeout(err) {
 			p.pool.drop() // the others are on the same way to it
 		}

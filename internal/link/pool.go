@@ -59,11 +59,12 @@ type pool struct {
 	at     time.Time       // of level and peak
 	pause  time.Duration   // after failures
 	next   time.Time       // no attempt before
+	dying  bool            // links have come about, and died before they were of use
 }
 
 type warmLink struct {
 	*Link
-	until time.Time
+	since, until time.Time
 }
 
 // worth tells whether warm links are of use. The caller holds mu.
@@ -124,18 +125,44 @@ func (p *pool) made(limits Pool, l *Link, err error, now time.Time) (taken bool)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.making--
-	switch {
-	case err == nil:
-		p.proven, p.pause, p.next = true, 0, time.Time{}
-	case !now.Before(p.next): // the first of those that were made at once
-		p.pause = min(max(2*p.pause, minPause), maxPause)
-		p.next = now.Add(p.pause/2 + rand.N(p.pause))
-	}
-	if err != nil || !p.worth(limits) {
+	if err != nil {
+		p.failed(now)
 		return false
 	}
-	p.links = append(p.links, warmLink{l, now.Add(maxWarm - rand.N(maxWarm/3))})
+	if p.proven = true; !p.dying {
+		p.pause, p.next = 0, time.Time{}
+	}
+	if !p.worth(limits) {
+		return false
+	}
+	p.links = append(p.links, warmLink{l, now, now.Add(maxWarm - rand.N(maxWarm/3))})
 	return true
+}
+
+// failed has the next attempt wait. The caller holds mu.
+func (p *pool) failed(now time.Time) {
+	if now.Before(p.next) {
+		return // another of those that were made at once
+	}
+	p.pause = min(max(2*p.pause, minPause), maxPause)
+	p.next = now.Add(p.pause/2 + rand.N(p.pause))
+}
+
+// seen notes whether a warm link stands, or was of use: that a proxy makes
+// links does not tell whether it keeps them. The caller holds mu.
+func (p *pool) seen(stands bool, now time.Time) {
+	if p.dying = !stands; p.dying {
+		p.failed(now)
+		return
+	}
+	p.pause, p.next = 0, time.Time{}
+}
+
+// used notes whether a link that was taken was of use.
+func (p *pool) used(was bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.seen(was, time.Now())
 }
 
 // ready tells whether there is a warm link.
@@ -156,8 +183,12 @@ func (p *pool) take() *Link {
 		l := p.links[0].Link
 		p.links[0] = warmLink{}
 		p.links = p.links[1:]
+		alive := l.Alive()
+		if !alive {
+			p.seen(false, time.Now())
+		}
 		p.mu.Unlock()
-		if l.Alive() {
+		if alive {
 			l.taken()
 			return l
 		}
@@ -167,7 +198,13 @@ func (p *pool) take() *Link {
 
 // tidy closes the links whose time is over, that have died or are of no use.
 func (p *pool) tidy(limits Pool, now time.Time) {
-	p.remove(func(l warmLink) bool { return !p.worth(limits) || now.After(l.until) || !l.Alive() })
+	p.remove(func(l warmLink) bool {
+		alive := l.Alive()
+		if !alive || now.Sub(l.since) > tidyEvery {
+			p.seen(alive, now)
+		}
+		return !alive || !p.worth(limits) || now.After(l.until)
+	})
 }
 
 // drop closes all links.

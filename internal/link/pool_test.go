@@ -145,6 +145,45 @@ func TestPoolBacksOff(t *testing.T) {
 	}
 }
 
+// TestPoolOfLinksThatDie has a proxy that makes all links, and keeps none.
+func TestPoolOfLinksThatDie(t *testing.T) {
+	p := &pool{least: worthwhile, setUp: worthwhile, proven: true}
+	limits, now := Pool{Min: 5, Max: 9}, time.Unix(1e9, 0)
+	makes := func(want int) {
+		t.Helper()
+		if n := p.missing(limits, now); n != want {
+			t.Fatalf("%d links are missing, want %d", n, want)
+		}
+		for range want {
+			p.made(limits, &Link{}, nil, now)
+		}
+	}
+	die := func() {
+		for range p.links {
+			p.seen(false, now)
+		}
+		p.links = nil
+	}
+	makes(5)
+	for _, pause := range []time.Duration{1, 2, 4, 8, 16, 30, 30} {
+		pause *= time.Second
+		die()
+		if wait := p.next.Sub(now); wait < pause/2 || wait > pause*3/2 {
+			t.Errorf("pause of %v, want %v give or take half of it", wait, pause)
+		}
+		makes(0)
+		now = p.next
+		makes(1)
+		makes(0) // it has come about, as all do: that is not enough
+	}
+	p.seen(true, now)
+	makes(4)
+	die()
+	if wait := p.next.Sub(now); wait > minPause*3/2 {
+		t.Errorf("pause of %v after a link that was of use, want about %v", wait, minPause)
+	}
+}
+
 // TestPoolTriesOne has a proxy of which it is not known whether it gives warm
 // links: how long a connect takes does not tell.
 func TestPoolTriesOne(t *testing.T) {
