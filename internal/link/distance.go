@@ -11,9 +11,9 @@ const (
 	measureEvery = 30 * time.Second
 	// The first answer on a fresh link has taken two round trips, one to
 	// connect, whoever has taken the connection on the way, and what processes
-	// made of it: doubt is what they may add to a round trip, on a machine that
-	// is not very busy. One answer may be any time late: it takes enough of them.
-	doubt  = 3 * time.Millisecond
+	// made of it: doubt is what they may add to a round trip, also on a machine
+	// that is busy. One answer may be any time late: it takes enough of them.
+	doubt  = 8 * time.Millisecond
 	enough = 2
 )
 

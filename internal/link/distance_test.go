@@ -18,15 +18,15 @@ func TestPoolSetUpTimeByAnswers(t *testing.T) {
 	p.tookSetUp(ms/10, now)
 	for i, tt := range []struct{ after, took, want time.Duration }{
 		{0, 200 * ms, ms / 10}, // it may have been late
-		{0, 240 * ms, 97 * ms},
-		{measureEvery, 180 * ms, 87 * ms},
-		{1, 300 * ms, 87 * ms},
-		{measureEvery + 1, 300 * ms, 147 * ms},
-		{0, 7 * ms, ms / 2},
-		{0, 6 * ms, ms / 10}, // no more than two processes may take
+		{0, 240 * ms, 92 * ms},
+		{measureEvery, 180 * ms, 82 * ms},
+		{1, 300 * ms, 82 * ms},
+		{measureEvery + 1, 300 * ms, 142 * ms},
+		{0, 17 * ms, ms / 2},
+		{0, 16 * ms, ms / 10}, // no more than two processes may take
 		{0, -1, ms / 10},     // of a proxy that lies
 		{measureEvery + 1, 300 * ms, ms / 10},
-		{measureEvery + 1, 300 * ms, 147 * ms},
+		{measureEvery + 1, 300 * ms, 142 * ms},
 	} {
 		now = now.Add(tt.after)
 		if p.tookAnswer(tt.took, now); p.setUp != tt.want {
