@@ -98,8 +98,7 @@ func (r *Request) secure(ctx context.Context, until time.Time) error {
 	defer cancel()
 	under, over := r.conn, func() {}
 	if tcp, ok := under.(*net.TCPConn); ok {
-		from := tcp.RemoteAddr().(*net.TCPAddr).AddrPort().Addr()
-		under, over = bounded(tcp, r.acceptor.MaxHandshake, r.acceptor.turns.For(short, from))
+		under, over = bounded(tcp, r.acceptor.MaxHandshake, r.acceptor.turns.For(short, addrOf(tcp.RemoteAddr())))
 	}
 	conn := tls.Server(under, r.acceptor.TLS)
 	err := conn.HandshakeContext(short)
@@ -285,12 +284,19 @@ func Refused(ctx context.Context, err error) error {
 	return e
 }
 
+// addrOf returns the address of a peer; the zero Addr of one that had gone before
+// it was asked for.
+func addrOf(peer net.Addr) netip.Addr {
+	tcp, ok := peer.(*net.TCPAddr)
+	if !ok {
+		return netip.Addr{}
+	}
+	return tcp.AddrPort().Addr().Unmap()
+}
+
 // park counts a warm or parked link of a source, up to the cap.
 func (a *Acceptor) park(source net.Addr) (release func(), err error) {
-	var addr netip.Addr
-	if tcp, ok := source.(*net.TCPAddr); ok {
-		addr = tcp.AddrPort().Addr().Unmap()
-	}
+	addr := addrOf(source)
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.parked[addr] >= maxPerSource {

@@ -2,6 +2,7 @@ package link
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net"
 	"strings"
@@ -54,5 +55,39 @@ func TestProxyProvesTooMuch(t *testing.T) {
 	_, err := n.Dial(t.Context(), Want{Session: "s-1", Target: database})
 	if ohrouter.CodeOf(err) != ohrouter.ProxyUnreachable || !strings.Contains(err.Error(), "16384 bytes") {
 		t.Errorf("Dial = %v, want %s and the limit", err, ohrouter.ProxyUnreachable)
+	}
+}
+
+// TestPeerWithoutAddress has gone before it was asked for its address: then
+// there is none.
+func TestPeerWithoutAddress(t *testing.T) {
+	c := newCerts(t)
+	a := &Acceptor{States: newStates().States, TLS: c.server(), MaxHandshake: 16 << 10}
+	refused := make(chan error, 1)
+	addr := listen(t, func(ctx context.Context, c *net.TCPConn) {
+		_, _ = c.Read(make([]byte, 1)) // its end
+		f, err := c.File()
+		if err != nil {
+			refused <- err
+			return
+		}
+		defer f.Close()
+		again, err := net.FileConn(f)
+		if err != nil || again.RemoteAddr() != nil {
+			refused <- errors.Join(err, errors.New("the peer has an address"))
+			return
+		}
+		_, err = a.Accept(ctx, again)
+		refused <- err
+	})
+	conn, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(conn.(*net.TCPConn).SetLinger(0), conn.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-refused; !errors.Is(err, io.EOF) {
+		t.Errorf("Accept = %v, want %v", err, io.EOF)
 	}
 }
