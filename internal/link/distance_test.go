@@ -24,7 +24,7 @@ func TestPoolSetUpTimeByAnswers(t *testing.T) {
 		{measureEvery + 1, 300 * ms, 142 * ms},
 		{0, 17 * ms, ms / 2},
 		{0, 16 * ms, ms / 10}, // no more than two processes may take
-		{0, -1, ms / 10},     // of a proxy that lies
+		{0, -1, ms / 10},      // of a proxy that lies
 		{measureEvery + 1, 300 * ms, ms / 10},
 		{measureEvery + 1, 300 * ms, 142 * ms},
 	} {

@@ -189,6 +189,9 @@ func (h *Handshake) dial(ctx context.Context, p *proxy) (l *Link, again bool) {
 			if warm {
 				p.pool.used(true)
 			}
+			if want.Early == nil && h.want.Early != nil && !h.want.Park {
+				_, _ = l.conn.Write(h.want.Early()) // the session finds out if it fails
+			}
 			p.answered(ohrouter.ProxyUp)
 			return l, false
 		}
