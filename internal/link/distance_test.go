@@ -1,6 +1,9 @@
 package link
 
 import (
+	"context"
+	"io"
+	"net"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -154,4 +157,42 @@ func BenchmarkPoolAnswer(b *testing.B) {
 	for b.Loop() {
 		p.tookAnswer(time.Millisecond, time.Now())
 	}
+}
+
+// TestPayloadDoesNotWaitForTheAnswer has a client speak when the commands have
+// been sent, on a fresh link and on a warm one.
+func TestPayloadDoesNotWaitForTheAnswer(t *testing.T) {
+	plainAndTLS(t, func(t *testing.T, c *certs) {
+		a := &Acceptor{States: newStates().States, Patience: time.Second}
+		if c != nil {
+			a.TLS = c.server()
+		}
+		address := listen(t, func(ctx context.Context, c *net.TCPConn) {
+			req, err := a.Accept(ctx, c)
+			if err != nil {
+				return
+			}
+			defer req.Close()
+			b := make([]byte, len("SELECT 1"))
+			if _, err := io.ReadFull(req.conn, b); err != nil || string(b) != "SELECT 1" {
+				t.Errorf("before its answer the proxy got %q, %v", b, err)
+			}
+			req.Accept(ctx, resolved)
+		})
+		n := newNear(t, c, Pool{Max: 8}, Proxy{Name: "far", Address: address})
+		n.put(t, 1)
+		for range 2 {
+			n.farAway()
+			said := []string{"", "SEL", "SEL", "SELECT 1"}
+			l, err := n.Dial(t.Context(), Want{Session: "s-1", Target: database, Early: func() []byte {
+				s := said[0]
+				said = said[min(1, len(said)-1):]
+				return []byte(s)
+			}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			l.Close()
+		}
+	})
 }

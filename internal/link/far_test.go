@@ -154,6 +154,15 @@ func (n *near) worthwhile() {
 	}
 }
 
+// farAway has answers of the first proxy, as it seems, take an hour.
+func (n *near) farAway() {
+	p := &n.known()[0].pool
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.first = shortest{n: enough, since: time.Now(), latest: time.Hour}
+	p.measure()
+}
+
 // keep keeps links warm from here on.
 func (n *near) keep() {
 	ctx, cancel := context.WithCancel(context.Background())

@@ -36,12 +36,22 @@ type Link struct {
 // handshake sends the commands for what is wanted and reads the answer, if
 // there is one.
 func (l *Link) handshake(ctx context.Context, commands []byte, want Want) (answered bool, err error) {
-	if want.Early != nil && !want.Park {
-		commands = slices.Concat(commands, want.Early())
+	limit, given := l.proxy.patience()+Timeout, 0
+	early := want.Early != nil && !want.Park
+	if early {
+		b := want.Early()
+		commands, given = slices.Concat(commands, b), len(b)
 	}
-	err = within(ctx, l.conn, l.proxy.patience()+Timeout, func() error {
+	err = within(ctx, l.conn, limit, func() error {
+		until := time.Now().Add(limit)
+		_, werr := l.conn.Write(commands)
+		if werr == nil && early && l.proxy.pool.distance() >= worthwhile {
+			if err := l.sayMore(ctx, want.Early, given, until); err != nil {
+				return err
+			}
+		}
 		var m connectResponse
-		if err := l.exchange(commands, typeConnect, typeResponse, &m); err != nil {
+		if err := l.hear(werr, typeConnect, typeResponse, &m); err != nil {
 			return err
 		}
 		var err error
@@ -59,10 +69,43 @@ func (l *Link) handshake(ctx context.Context, commands []byte, want Want) (answe
 	return true, nil
 }
 
-// exchange sends commands, the first of which is said, and reads the answer. A
-// proxy that does not take them may have said why before it hung up.
+// sayMore sends what the client says until the proxy does: a client that is at
+// some distance itself says its first word later than it connects, and that is
+// not to wait for the answer. given has been sent. It looks ever more seldom, and
+// leaves the connection with the deadline until.
+func (l *Link) sayMore(ctx context.Context, early func() []byte, given int, until time.Time) error {
+	tcp := socket.TCP(l.conn)
+	if tcp == nil {
+		return nil
+	}
+	for pause := tick; time.Until(until) > pause && ctx.Err() == nil; pause *= 2 {
+		if err := tcp.SetReadDeadline(time.Now().Add(pause)); err != nil {
+			return err
+		}
+		err := socket.WaitUntil(tcp, func() bool { return socket.Pending(tcp) })
+		if !errors.Is(err, os.ErrDeadlineExceeded) {
+			break // the answer tells, also what is wrong
+		}
+		if b := early(); len(b) > given {
+			if _, err := l.conn.Write(b[given:]); err != nil {
+				break
+			}
+			given = len(b)
+		}
+	}
+	// In this order: the end of ctx sets a deadline, too, which this may undo.
+	return errors.Join(tcp.SetReadDeadline(until), ctx.Err())
+}
+
+// exchange sends commands, the first of which is said, and reads the answer.
 func (l *Link) exchange(b []byte, said, want frameType, answer any) error {
-	_, werr := l.conn.Write(b)
+	_, err := l.conn.Write(b)
+	return l.hear(err, said, want, answer)
+}
+
+// hear reads the answer to what was said, which may have failed: a proxy that
+// does not take it may have said why before it hung up.
+func (l *Link) hear(werr error, said, want frameType, answer any) error {
 	if werr != nil {
 		werr = fmt.Errorf("send %v: %w", said, werr)
 		if isTimeout(werr) {
@@ -96,7 +139,8 @@ func within(ctx context.Context, c net.Conn, read time.Duration, do func() error
 	if err := errors.Join(c.SetReadDeadline(now.Add(read)), c.SetWriteDeadline(now.Add(Timeout))); err != nil {
 		return err
 	}
-	// No deadline is set by do: it could undo what the end of ctx has set.
+	// If do sets a deadline it looks at ctx behind that: it could undo what the
+	// end of ctx has set.
 	stop := context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Unix(1, 0)) }) // fails only on a closed connection
 	err := do()
 	if !stop() && err == nil {

@@ -164,6 +164,7 @@ func TestSilentWarmLink(t *testing.T) {
 	})
 	n := newNear(t, nil, Pool{Max: 8}, p)
 	n.put(t, 1)
+	n.farAway()
 	ctx, gone := context.WithCancel(t.Context())
 	stuck := make(chan error)
 	go func() {
