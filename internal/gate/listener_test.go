@@ -241,7 +241,7 @@ func TestSecureListener(t *testing.T) {
 // TestHandshakesEnd has them fail, each in its way.
 func TestHandshakesEnd(t *testing.T) {
 	server, _ := secured(t)
-	s := serve(t, Config{Most: 64, MostOfOne: 64, TLS: server, Handshake: 16 << 10, Within: 50 * time.Millisecond, Request: 2000})
+	s := serve(t, Config{Most: 64, MostOfOne: 64, TLS: server, Handshake: 16 << 10, Within: time.Second, Request: 2000})
 	for sent, want := range map[string]string{
 		"":                                     "",
 		"\x16\x03\x01\x02\x00\x01":             "",
