@@ -268,8 +268,8 @@ func (l linker) Begin(want router.Want) router.Handshake {
 
 type handshake struct{ *link.Handshake }
 
-func (h handshake) Call() (relay.Call, bool) {
-	call, ok := h.Handshake.Call()
+func (h handshake) Call(cut func()) (relay.Call, bool) {
+	call, ok := h.Handshake.Call(cut)
 	return relay.Call(call), ok
 }
 

@@ -49,6 +49,23 @@ type Acceptor struct {
 	parked map[netip.Addr]int // warm links included
 }
 
+// Secure returns what makes TLS of a connection that is accepted, for whoever
+// does the I/O by himself; nil for plain links.
+func (a *Acceptor) Secure() func(raw io.ReadWriter) *tls.Conn {
+	if a.TLS == nil {
+		return nil
+	}
+	return func(raw io.ReadWriter) *tls.Conn { return tls.Server(lent(raw, a.MaxHandshake), a.TLS) }
+}
+
+// Begun is a connection with which somebody else has begun what
+// [Acceptor.AcceptWarm] does.
+type Begun struct {
+	Conn net.Conn // a [*tls.Conn] when it has proved who its peer is
+	Read []byte   // what its peer has said
+	Err  error    // why it has not, if that has failed
+}
+
 // Accept reads a ConnectCommand from conn and, unless the link is to be
 // parked, the AckCommand behind it. That of a warm link may come later. When it
 // fails conn is closed. The error is ctx's when ctx ended, io.EOF when the peer
@@ -56,15 +73,15 @@ type Acceptor struct {
 // needed, and else has a code, [ohrouter.InvalidRequest] if none is better: the
 // peer does not follow the protocol, or not in time.
 func (a *Acceptor) Accept(ctx context.Context, conn net.Conn) (*Request, error) {
-	return a.AcceptWarm(ctx, conn, nil)
+	return a.AcceptWarm(ctx, Begun{Conn: conn}, nil)
 }
 
 // AcceptWarm does what Accept does. It calls warm when the link is to wait for
 // its ConnectCommand: its peer has done its part, and now takes its time.
-func (a *Acceptor) AcceptWarm(ctx context.Context, conn net.Conn, warm func()) (*Request, error) {
-	r := &Request{acceptor: a, conn: conn, warm: warm}
+func (a *Acceptor) AcceptWarm(ctx context.Context, link Begun, warm func()) (*Request, error) {
+	r := &Request{acceptor: a, conn: link.Conn, warm: warm}
 	r.tracker.begin(a.States)
-	err := r.begin(ctx)
+	err := r.begin(ctx, link)
 	if err != nil {
 		r.Close()
 		return nil, Refused(ctx, err)
@@ -73,14 +90,17 @@ func (a *Acceptor) AcceptWarm(ctx context.Context, conn net.Conn, warm func()) (
 }
 
 // begin proves who both are, if links use TLS, and reads the request.
-func (r *Request) begin(ctx context.Context) error {
+func (r *Request) begin(ctx context.Context, link Begun) error {
 	until := time.Now().Add(Timeout)
-	if r.acceptor.TLS != nil {
+	if link.Err != nil {
+		return r.unproved(ctx, link.Err, until)
+	}
+	if _, proved := r.conn.(*tls.Conn); r.acceptor.TLS != nil && !proved {
 		if err := r.secure(ctx, until); err != nil {
 			return err
 		}
 	}
-	warms, err := r.receive(ctx, r.conn, until, typeConnect, typeWarm)
+	warms, err := r.receive(ctx, io.MultiReader(bytes.NewReader(link.Read), r.conn), until, typeConnect, typeWarm)
 	if err != nil || !warms {
 		return err
 	}
@@ -92,7 +112,7 @@ func (r *Request) begin(ctx context.Context) error {
 	return err
 }
 
-// secure proves who both are. When that fails the router is to learn why.
+// secure proves who both are.
 func (r *Request) secure(ctx context.Context, until time.Time) error {
 	short, cancel := context.WithDeadline(ctx, until)
 	defer cancel()
@@ -103,12 +123,18 @@ func (r *Request) secure(ctx context.Context, until time.Time) error {
 	conn := tls.Server(under, r.acceptor.TLS)
 	err := conn.HandshakeContext(short)
 	over()
-	if err == nil {
-		r.conn = conn
-		return nil
+	if err != nil {
+		return r.unproved(short, err, until)
 	}
+	r.conn = conn
+	return nil
+}
+
+// unproved returns why it is not proved who the router is. The router is to
+// learn it, too.
+func (r *Request) unproved(ctx context.Context, err error, until time.Time) error {
 	_, foreign := errors.AsType[tls.RecordHeaderError](err)
-	if !foreign && short.Err() == nil && r.conn.SetDeadline(until) == nil {
+	if !foreign && ctx.Err() == nil && r.conn.SetDeadline(until) == nil {
 		r.lastWord() // an alert
 	}
 	if r.acceptor.Explain != nil {
@@ -231,39 +257,43 @@ func (r *Request) take(m connectCommand) error {
 }
 
 // ErrNotPipelined is a request that Accept has to read: one to park, one of a
-// warm link or under TLS, or one that breaks the protocol.
+// warm link, or one that breaks the protocol.
 var ErrNotPipelined = errors.New("the request is not a pipelined one")
 
 // Pipelined reads a ConnectCommand and the AckCommand behind it from what a
 // router has sent so far, for whoever does the I/O by himself. It returns their
-// length, or 0 while they are not complete. Answer has what is to be sent when
-// the target is connected; then the session stands. The error is
-// [ErrNotPipelined].
+// length, as far as that shows: as long as it is more than there is, there is no
+// request. Answer has what is to be sent when the target is connected; then the
+// session stands. The error is [ErrNotPipelined].
 func (a *Acceptor) Pipelined(b []byte) (r *Request, n int, err error) {
-	if a.TLS != nil {
-		return nil, 0, ErrNotPipelined
-	}
 	var m connectCommand
-	n, err = frames.take(b, typeConnect, &m)
-	if err != nil || n > 0 && m.Park {
+	if n, err = frames.length(b, typeConnect); err != nil {
 		return nil, 0, ErrNotPipelined
 	}
-	if n == 0 {
-		return nil, 0, nil
+	if n > len(b) {
+		return nil, n, nil
 	}
-	ack, err := frames.take(b[n:], typeAck, &ackCommand{})
-	if err != nil {
+	if frames.decode(typeConnect, b[headerSize:n], &m) != nil || m.Park {
 		return nil, 0, ErrNotPipelined
 	}
-	if ack == 0 {
-		return nil, 0, nil
+	ack := len(frames.ack) // the shortest one
+	if len(b) >= n+headerSize {
+		if ack, err = frames.length(b[n:], typeAck); err != nil {
+			return nil, 0, ErrNotPipelined
+		}
+	}
+	if n += ack; n > len(b) {
+		return nil, n, nil
+	}
+	if frames.decode(typeAck, b[n-ack+headerSize:n], &ackCommand{}) != nil {
+		return nil, 0, ErrNotPipelined
 	}
 	r = &Request{acceptor: a}
 	if err := r.take(m); err != nil {
 		return nil, 0, ErrNotPipelined
 	}
 	r.tracker.begin(a.States)
-	return r, n + ack, nil
+	return r, n, nil
 }
 
 // Refused makes the error of a handshake that the peer did not begin well, as

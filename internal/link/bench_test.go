@@ -19,7 +19,7 @@ func BenchmarkHandshake(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
 			h := d.Begin(want)
-			if _, ok := h.Call(); !ok {
+			if _, ok := h.Call(nil); !ok {
 				b.Fatal("no call")
 			}
 			if n, err := h.Answered(answer); n != len(answer) || err != nil {

@@ -1,9 +1,6 @@
 package link
 
-import (
-	"slices"
-	"time"
-)
+import "time"
 
 // How it is found out how long making a link takes.
 const (
@@ -34,8 +31,8 @@ func (s *shortest) note(d time.Duration, now time.Time) {
 	s.latest = min(s.latest, d)
 }
 
-// time returns it, 0 while too few have been noted.
-func (s *shortest) time() time.Duration {
+// time returns it, 0 while fewer than enough have been noted.
+func (s *shortest) time(enough int) time.Duration {
 	switch {
 	case s.n < enough:
 		return 0
@@ -49,7 +46,7 @@ func (s *shortest) time() time.Duration {
 func (p *pool) tookSetUp(d time.Duration, now time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.latest = append(p.latest[max(0, len(p.latest)-3):], d)
+	p.whole.note(d, now)
 	p.known = now
 	p.measure()
 }
@@ -67,10 +64,7 @@ func (p *pool) tookAnswer(d time.Duration, now time.Time) {
 // connections may be a forwarder that is near, with the proxy far behind it. The
 // caller holds mu.
 func (p *pool) measure() {
-	p.setUp = max(0, p.first.time()/2-doubt)
-	if len(p.latest) > 0 {
-		p.setUp = max(p.setUp, slices.Min(p.latest))
-	}
+	p.setUp = max(p.whole.time(1), p.first.time(enough)/2-doubt)
 }
 
 // distance returns how long making a link takes at least, 0 if that is not known.

@@ -189,11 +189,7 @@ func (c codec) next(r io.Reader, want ...frameType) (got frameType, body []byte,
 // take reads one frame of the wanted type from the front of b and returns its
 // length, 0 when it is not there as a whole.
 func (c codec) take(b []byte, want frameType, message any) (n int, err error) {
-	if len(b) < headerSize {
-		return 0, nil
-	}
-	_, size, err := c.header([headerSize]byte(b), want)
-	n = headerSize + size
+	n, err = c.length(b, want)
 	if err != nil || len(b) < n {
 		return 0, err
 	}
@@ -201,6 +197,16 @@ func (c codec) take(b []byte, want frameType, message any) (n int, err error) {
 		return 0, err
 	}
 	return n, nil
+}
+
+// length returns how long the frame of the wanted type at the front of b is, as
+// far as that shows.
+func (c codec) length(b []byte, want frameType) (n int, err error) {
+	if len(b) < headerSize {
+		return headerSize, nil
+	}
+	_, size, err := c.header([headerSize]byte(b), want)
+	return headerSize + size, err
 }
 
 // decode decodes the body of a frame.

@@ -2,8 +2,12 @@ package link
 
 import (
 	"context"
+	"crypto/tls"
+	"errors"
 	"fmt"
+	"io"
 	"net/netip"
+	"os"
 	"time"
 
 	ohrouter "github.com/ohrouter/oh-router"
@@ -23,7 +27,11 @@ type Handshake struct {
 	bound bool     // the first of them is the one that the link is bound to
 	link  *Link    // to the one that is being asked; nil before
 	said  bool     // it has answered
-	worst error    // of the answers so far, the one that says most
+
+	settings *tls.Config // of TLS for the call; nil without
+	proved   bool        // they were good
+
+	worst error // of the answers so far, the one that says most
 }
 
 // Begin chooses the proxies for a link and asks none yet.
@@ -44,25 +52,44 @@ type Call struct {
 	ConnectWithin time.Duration // how long connecting may take
 	AnswerWithin  time.Duration // how long the answer may take from then on
 	Sockets       socket.Options
+	Secure        func(raw io.ReadWriter) *tls.Conn // makes TLS of the connection; nil for a plain one
 }
 
 // Call begins with the first proxy. It returns false when that takes more than
-// a connect and a few frames: Dial can do it.
-func (h *Handshake) Call() (c Call, ok bool) {
+// a connect and a few frames: Dial can do it. cut is called when the link must
+// not go on, see [Dialer.Cut].
+func (h *Handshake) Call(cut func()) (c Call, ok bool) {
 	if h.worst != nil || h.want.Park {
 		return Call{}, false
 	}
 	p := h.rest[0]
 	now := time.Now()
 	to := p.at(now)
-	if !to.IsValid() || h.dialer.TLS != nil || h.dialer.Pool.Max > 0 && (p.pool.ready() || p.pool.unknown(now)) {
+	if !to.IsValid() || h.dialer.Pool.Max > 0 && (p.pool.ready() || p.pool.unknown(now)) {
 		return Call{}, false
 	}
 	h.rest = h.rest[1:]
 	h.dialer.wanted(p)
-	h.link, _ = h.dialer.newLink(p, nil) // fails with TLS only
-	h.link.begun = now
-	return Call{To: to, Hello: h.hello, ConnectWithin: Timeout, AnswerWithin: p.patience() + Timeout, Sockets: h.dialer.Sockets}, true
+	h.link, _ = h.dialer.newLink(p, nil) // fails for what is proved, later
+	h.link.begun, h.link.cut = now, cut
+	c = Call{To: to, Hello: h.hello, ConnectWithin: Timeout, AnswerWithin: p.patience() + Timeout, Sockets: h.dialer.Sockets}
+	if d := h.dialer; d.TLS != nil {
+		h.settings = d.TLS(p.Proxy, p.wasRefused())
+		c.Secure = func(raw io.ReadWriter) *tls.Conn {
+			return tls.Client(lent(raw, d.MaxHandshake), h.settings)
+		}
+	}
+	return c, true
+}
+
+// Secured notes who the proxy has proved to be. It fails when that is not good
+// any more.
+func (h *Handshake) Secured(peer tls.ConnectionState) error {
+	now := time.Now()
+	h.link.proxy.pool.tookSetUp(now.Sub(h.link.begun), now)
+	h.link.begun = time.Time{} // the set-up itself has asked the proxy
+	h.proved = true
+	return h.link.prove(&h.dialer.secured, peer)
 }
 
 // Answered reads what the proxy has said so far. It returns the length of its
@@ -90,7 +117,12 @@ func (h *Handshake) Link() *Link { return h.link }
 // another proxy, else what Dial would return.
 func (h *Handshake) Failed(err error, gave bool) error {
 	p, bound, said := h.link.proxy, h.bound, h.said
-	again := h.failed(context.Background(), err, gave)
+	if h.otherwise(err) {
+		h.link.Close()
+		h.link, h.rest = nil, append([]*proxy{p}, h.rest...)
+		return nil
+	}
+	again := h.failed(context.Background(), h.dialer.explain(p, err), gave)
 	if !p.literal && !said && !gave { // its name may lead elsewhere by now: Dial asks
 		p.forget()
 		h.rest, h.bound, again = append([]*proxy{p}, h.rest...), bound, true
@@ -99,6 +131,14 @@ func (h *Handshake) Failed(err error, gave bool) error {
 		return nil
 	}
 	return h.failure()
+}
+
+// otherwise tells whether a handshake of TLS that has failed is to be tried again
+// with other settings, which Dial does.
+func (h *Handshake) otherwise(err error) bool {
+	_, network := errors.AsType[*os.SyscallError](err)
+	return h.settings != nil && !h.proved && !network && !isTimeout(err) &&
+		h.dialer.TLS(h.link.proxy.Proxy, true) != h.settings
 }
 
 // failed takes note of how the attempt with h.link ended. It tells whether

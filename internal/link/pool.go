@@ -49,17 +49,17 @@ type pool struct {
 	ended  bool       // nothing is put in any more
 	links  []warmLink // oldest first
 	making int
-	proven bool            // links have come about: the proxy knows how
-	latest []time.Duration // how long connecting took, the last times
-	first  shortest        // how long first answers took
-	setUp  time.Duration   // how long making a link takes at least, by what is known of both; 0 not known
-	known  time.Time       // since when latest is
-	level  float64         // links wanted lately
-	peak   float64         // the highest level, as far as it is not forgotten
-	at     time.Time       // of level and peak
-	pause  time.Duration   // after failures
-	next   time.Time       // no attempt before
-	dying  bool            // links have come about, and died before they were of use
+	proven bool          // links have come about: the proxy knows how
+	whole  shortest      // how long connecting took
+	first  shortest      // how long first answers took
+	setUp  time.Duration // how long making a link takes at least, by what is known of both; 0 not known
+	known  time.Time     // when whole was noted last
+	level  float64       // links wanted lately
+	peak   float64       // the highest level, as far as it is not forgotten
+	at     time.Time     // of level and peak
+	pause  time.Duration // after failures
+	next   time.Time     // no attempt before
+	dying  bool          // links have come about, and died before they were of use
 }
 
 type warmLink struct {

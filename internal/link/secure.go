@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"io"
 	"maps"
 	"net"
 	"slices"
@@ -81,6 +82,18 @@ func bounded(conn *net.TCPConn, most int, turn func() (func(), error)) (t *socke
 	}
 }
 
+// lent returns what TLS runs over while somebody else has the connection, whose
+// bytes come by raw. The peer may send so many until its handshake is complete, 0
+// any number.
+func lent(raw io.ReadWriter, most int) *socket.Transport {
+	t := socket.NewTransport(nil)
+	if most > 0 {
+		raw = gate.NewHandshake(raw, most)
+	}
+	t.TakeOver(raw)
+	return t
+}
+
 func (d *Dialer) explain(p *proxy, err error) error {
 	if d.Explain == nil {
 		return err
@@ -92,18 +105,28 @@ func (d *Dialer) explain(p *proxy, err error) error {
 // connection. It fails when what the proxy has proved is not good any more.
 func (d *Dialer) newLink(p *proxy, conn net.Conn) (*Link, error) {
 	l := &Link{Proxy: p.Name, conn: conn, proxy: p}
-	if secure, ok := conn.(*tls.Conn); ok {
-		if certs := secure.ConnectionState().PeerCertificates; len(certs) > 0 {
-			l.leaf, l.secured = certs[0], &d.secured
-		}
-	}
 	l.tracker.begin(d.states)
 	p.links.Add(1)
-	if l.secured != nil && !l.secured.add(l) {
-		l.Close()
-		return nil, ohrouter.Errorf(ohrouter.Unauthorized, "its certificate has been revoked")
+	if secure, ok := conn.(*tls.Conn); ok {
+		if err := l.prove(&d.secured, secure.ConnectionState()); err != nil {
+			l.Close()
+			return nil, err
+		}
 	}
 	return l, nil
+}
+
+// prove notes who the proxy has proved to be. It fails when that is not good any
+// more.
+func (l *Link) prove(s *secured, peer tls.ConnectionState) error {
+	if len(peer.PeerCertificates) == 0 {
+		return nil
+	}
+	l.leaf, l.secured = peer.PeerCertificates[0], s
+	if !s.add(l) {
+		return ohrouter.Errorf(ohrouter.Unauthorized, "its certificate has been revoked")
+	}
+	return nil
 }
 
 // secured is the open links with TLS.

@@ -77,7 +77,7 @@ func TestPlainAndSecureDoNotMix(t *testing.T) {
 	}
 }
 
-func TestPipelinedIsNotForSecureLinks(t *testing.T) {
+func TestPipelined(t *testing.T) {
 	states := newStates()
 	want := Want{Session: "s-1", Target: database}
 	commands, err := want.commands()
@@ -85,6 +85,7 @@ func TestPipelinedIsNotForSecureLinks(t *testing.T) {
 		t.Fatal(err)
 	}
 	parked := connectFrame(t, true)
+	upper := encode(t, typeConnect, connectCommand{Host: "DB", Port: 1})
 	for _, tt := range []struct {
 		name string
 		a    *Acceptor
@@ -94,18 +95,21 @@ func TestPipelinedIsNotForSecureLinks(t *testing.T) {
 	}{
 		{"pipelined", &Acceptor{}, commands, len(commands), nil},
 		{"pipelined, payload behind it", &Acceptor{}, append(slices.Clone(commands), "SELECT 1"...), len(commands), nil},
-		{"not complete", &Acceptor{}, commands[:len(commands)-1], 0, nil},
-		{"with TLS", &Acceptor{TLS: &tls.Config{MinVersion: tls.VersionTLS13}}, commands, 0, ErrNotPipelined},
+		{"nothing", &Acceptor{}, nil, headerSize, nil},
+		{"a header", &Acceptor{}, commands[:headerSize], len(commands) - len(frames.ack), nil},
+		{"no AckCommand yet", &Acceptor{}, commands[:len(commands)-len(frames.ack)], len(commands), nil},
+		{"not complete", &Acceptor{}, commands[:len(commands)-1], len(commands), nil},
+		{"with TLS", &Acceptor{TLS: &tls.Config{MinVersion: tls.VersionTLS13}}, commands, len(commands), nil},
 		{"parked", &Acceptor{}, parked, 0, ErrNotPipelined},
 		{"warm", &Acceptor{}, encode(t, typeWarm, warmCommand{}), 0, ErrNotPipelined},
-		{"no AckCommand", &Acceptor{}, append(connectFrame(t, false), parked...), 0, ErrNotPipelined},
+		{"another frame", &Acceptor{}, append(connectFrame(t, false), parked...), 0, ErrNotPipelined},
 		{"TLS", &Acceptor{}, []byte{0x16, 3, 1, 0, 0}, 0, ErrNotPipelined},
-		{"host in upper case", &Acceptor{}, encode(t, typeConnect, connectCommand{Host: "DB", Port: 1}), 0, nil},
-		{"host in upper case, complete", &Acceptor{}, append(encode(t, typeConnect, connectCommand{Host: "DB", Port: 1}), frames.ack...), 0, ErrNotPipelined},
+		{"host in upper case", &Acceptor{}, upper, len(upper) + len(frames.ack), nil},
+		{"host in upper case, complete", &Acceptor{}, append(slices.Clone(upper), frames.ack...), 0, ErrNotPipelined},
 	} {
 		tt.a.States = states.States
 		r, n, err := tt.a.Pipelined(tt.sent)
-		if n != tt.n || !errors.Is(err, tt.err) || (r != nil) != (n > 0) {
+		if n != tt.n || !errors.Is(err, tt.err) || (r != nil) != (err == nil && n <= len(tt.sent)) {
 			t.Errorf("%s: Pipelined = %v, %d, %v; want %d, %v", tt.name, r, n, err, tt.n, tt.err)
 		}
 		if r != nil {

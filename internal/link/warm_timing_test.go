@@ -177,7 +177,7 @@ func TestWarmLinkContext(t *testing.T) {
 		time.AfterFunc(time.Second, cancel)
 		waits := false
 		begin := time.Now()
-		_, err := a.AcceptWarm(ctx, conn, func() { waits = true })
+		_, err := a.AcceptWarm(ctx, Begun{Conn: conn}, func() { waits = true })
 		if took := time.Since(begin); err != context.Canceled || took != time.Second || !waits {
 			t.Errorf("AcceptWarm = %v after %v, told %v; want %v after 1s", err, took, waits, context.Canceled)
 		}

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"cmp"
+	"crypto/x509"
 	"fmt"
 	"slices"
 	"strings"
@@ -24,13 +25,9 @@ func (s *session) entry(event audit.Event) audit.Entry {
 	return e
 }
 
-// nameRouter notes who the router has proved to be.
-func (s *session) nameRouter() {
-	p := s.proxy
-	if p.cfg.Audit == nil || p.cfg.Name == nil {
-		return
-	}
-	if leaf := s.req.Leaf(); leaf != nil {
+// nameRouter notes who the router has proved to be; leaf may be nil.
+func (s *session) nameRouter(leaf *x509.Certificate) {
+	if p := s.proxy; p.cfg.Audit != nil && p.cfg.Name != nil && leaf != nil {
 		s.routerName = p.cfg.Name(leaf)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -52,6 +53,7 @@ type Config struct {
 type Proxy struct {
 	cfg         Config
 	acceptor    *link.Acceptor
+	secure      func(raw io.ReadWriter) *tls.Conn // makes TLS of a link; nil for plain ones
 	allow       atomic.Pointer[policy.List]
 	dialSeconds prometheus.Histogram
 	dropped     prometheus.Counter
@@ -93,6 +95,7 @@ func New(cfg Config) *Proxy {
 	p.ctx, p.stop = context.WithCancel(context.Background())
 	p.taking, p.drain = context.WithCancel(p.ctx)
 	p.acceptor = &link.Acceptor{States: cfg.States, Patience: cfg.DialTimeout, TLS: cfg.TLS, Explain: cfg.Explain, MaxHandshake: cfg.MaxHandshake, Draining: p.taking.Done()}
+	p.secure = p.acceptor.Secure()
 	cfg.Metrics.MustRegister(p.dialSeconds, p.dropped)
 	return p
 }

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"io"
 	"log/slog"
@@ -65,13 +66,15 @@ func (p *Proxy) accepted(c relay.Conn) {
 	}
 	p.links[s] = struct{}{}
 	p.wg.Add(1) // for end
-	s.onLoop = c.OnLoop() && p.cfg.TLS == nil
+	s.onLoop = c.OnLoop()
 	p.mu.Unlock()
 	if !s.onLoop {
-		s.take(c, nil)
+		s.take(c, relay.Failure{}, nil)
 		return
 	}
-	carried := c.Serve(relay.Terms{AskWithin: link.Timeout, ConnectWithin: p.cfg.DialTimeout, Sockets: p.cfg.Targets}, s, &s.live)
+	carried := c.Serve(relay.Terms{
+		AskWithin: link.Timeout, ConnectWithin: p.cfg.DialTimeout, Sockets: p.cfg.Targets, Secure: p.secure,
+	}, s, &s.live)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if !s.onLoop {
@@ -89,6 +92,14 @@ func (p *Proxy) accepted(c relay.Conn) {
 // errElsewhere hands a link from its loop to a goroutine.
 var errElsewhere = errors.New("not to be served by an event loop")
 
+// Secured notes who the router has proved to be.
+func (s *session) Secured(peer tls.ConnectionState) error {
+	if len(peer.PeerCertificates) > 0 {
+		s.nameRouter(peer.PeerCertificates[0])
+	}
+	return nil
+}
+
 // Asked reads what the router asks for.
 func (s *session) Asked(b []byte) (n int, to netip.AddrPort, err error) {
 	p := s.proxy
@@ -96,8 +107,8 @@ func (s *session) Asked(b []byte) (n int, to netip.AddrPort, err error) {
 	if err != nil {
 		return 0, to, errElsewhere
 	}
-	if n == 0 {
-		return 0, to, nil
+	if req == nil {
+		return n, to, nil
 	}
 	w := way{req.Session, req.Target, literal(req.Target), p.allow.Load()}
 	if !w.at.IsValid() || !w.allow.Permits(w.target, w.at.Addr()) || p.mayBeOwn(w.at) || !p.begin(s, w) {
@@ -139,12 +150,12 @@ func (s *session) Failed(c relay.Conn, f relay.Failure) {
 		s.end()
 		return
 	}
-	s.take(c, notConnected)
+	s.take(c, f, notConnected)
 }
 
-// take serves a link in a goroutine. notConnected is why its target is known
-// not to be, if it is.
-func (s *session) take(c relay.Conn, notConnected error) {
+// take serves a link in a goroutine, with which a loop may have begun.
+// notConnected is why its target is known not to be, if it is.
+func (s *session) take(c relay.Conn, f relay.Failure, notConnected error) {
 	p := s.proxy
 	conn, err := c.TCP()
 	if err != nil {
@@ -161,8 +172,15 @@ func (s *session) take(c relay.Conn, notConnected error) {
 	if !s.begun {
 		p.wait(s)
 	}
+	begun := link.Begun{Conn: conn}
+	switch {
+	case f.TLS != nil:
+		begun.Conn, begun.Read = f.TLS, f.Read
+	case p.secure != nil:
+		begun.Err = f.Err
+	}
 	p.wg.Go(func() {
-		if !s.serve(conn, notConnected) {
+		if !s.serve(begun, notConnected) {
 			s.end()
 		}
 	})
@@ -170,15 +188,15 @@ func (s *session) take(c relay.Conn, notConnected error) {
 
 // serve makes a link a session. It tells whether the relay has it now, and will
 // end it.
-func (s *session) serve(conn *net.TCPConn, notConnected error) (carried bool) {
+func (s *session) serve(begun link.Begun, notConnected error) (carried bool) {
 	p := s.proxy
-	req, err := p.acceptor.AcceptWarm(p.ctx, conn, func() { p.heard(s) })
+	req, err := p.acceptor.AcceptWarm(p.ctx, begun, func() { p.heard(s) })
 	if err != nil {
 		s.refused(err)
 		return false
 	}
 	s.req = req
-	s.nameRouter()
+	s.nameRouter(req.Leaf())
 	switch {
 	case !p.begin(s, way{}):
 		err = ohrouter.Errorf(ohrouter.Draining, "the proxy is shutting down")

@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"crypto/tls"
 	"io"
 	"log/slog"
 	"net"
@@ -28,6 +29,8 @@ func (s *asker) Asked(b []byte) (int, netip.AddrPort, error) {
 	close(s.asked)
 	return len(b), s.to, nil
 }
+
+func (s *asker) Secured(tls.ConnectionState) error { return nil }
 
 func (s *asker) Connected() []byte              { close(s.connected); return []byte("connected") }
 func (s *asker) Answered(b []byte) (int, error) { return len("answer"), nil }

@@ -1,6 +1,8 @@
 package relay
 
 import (
+	"crypto/tls"
+	"io"
 	"net"
 	"net/netip"
 	"sync"
@@ -124,6 +126,9 @@ func (c Conn) Abort() {
 // Opening is told how a session goes that an engine opens. It is called where
 // other sessions are carried: it must not wait for anything.
 type Opening interface {
+	// Secured tells who the peer of the connection with TLS has proved to be.
+	// After an error the session is not opened.
+	Secured(peer tls.ConnectionState) error
 	// Failed gives a back, whose session has no other connection.
 	Failed(a Conn, f Failure)
 	// Ended tells that the session has ended, just before its descriptors are
@@ -138,6 +143,9 @@ type Call struct {
 	ConnectWithin time.Duration // how long connecting may take
 	AnswerWithin  time.Duration // how long the answer may take from then on
 	Sockets       socket.Options
+	// Secure, if not nil, makes a client of TLS over raw, by a
+	// [socket.Transport]. Its handshake counts as connecting.
+	Secure func(raw io.ReadWriter) *tls.Conn
 }
 
 // Terms are those on which requests are served.
@@ -145,6 +153,9 @@ type Terms struct {
 	AskWithin     time.Duration  // how long the request may take
 	ConnectWithin time.Duration  // how long connecting may take from then on
 	Sockets       socket.Options // of the session's other connection
+	// Secure, if not nil, makes a server of TLS over raw, by a
+	// [socket.Transport]. Its handshake counts as asking.
+	Secure func(raw io.ReadWriter) *tls.Conn
 }
 
 // Failure is why a session was not opened.
@@ -152,6 +163,9 @@ type Failure struct {
 	Err  error  // wraps os.ErrDeadlineExceeded when time was up
 	Read []byte // what was taken from a, which does not have it any more
 	Said bool   // the other side was sent something, which may include Read
+	// TLS is a's, if its handshake is complete. It goes on over the connection
+	// that a's TCP returns.
+	TLS *tls.Conn
 }
 
 // Answerer is the [Opening] of [Conn.Forward].
@@ -165,10 +179,10 @@ type Answerer interface {
 
 // Asker is the [Opening] of [Conn.Serve].
 type Asker interface {
-	// Asked reads what a has said so far. It returns how long the request is
-	// and where it leads, or a length of 0 when it is not there as a whole.
-	// After an error the session is not opened, and a has everything that it
-	// had.
+	// Asked reads what a has said so far. It returns how long the request is,
+	// as far as that shows, and where it leads when all of it is there. After an
+	// error the session is not opened, and a has everything that it had, but
+	// for what is [Failure.Read].
 	Asked(b []byte) (n int, to netip.AddrPort, err error)
 	// Connected returns what a is told when the other side is connected.
 	Connected() []byte

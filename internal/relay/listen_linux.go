@@ -17,15 +17,23 @@ type rawListener struct{ fd int }
 
 // rawConn is a connection that nobody has registered for events.
 type rawConn struct {
-	loop *loop // whose thread has it; nil for any other
-	fd   int
+	loop   *loop // whose thread has it; nil for any other
+	fd     int
+	secure *secure // nil without TLS
 }
 
-func (c rawConn) onLoop() bool                { return c.loop != nil }
-func (c rawConn) offLoop() rawConn            { return rawConn{fd: c.fd} }
-func (c rawConn) take() (*net.TCPConn, error) { return socket.Conn(c.fd) }
-func (c rawConn) abort()                      { socket.Close(c.fd) } // SO_LINGER is 0
-func (c rawConn) local() netip.AddrPort       { return socket.LocalAt(c.fd) }
+func (c rawConn) onLoop() bool          { return c.loop != nil }
+func (c rawConn) offLoop() rawConn      { return rawConn{fd: c.fd} }
+func (c rawConn) abort()                { socket.Close(c.fd) } // SO_LINGER is 0
+func (c rawConn) local() netip.AddrPort { return socket.LocalAt(c.fd) }
+
+func (c rawConn) take() (*net.TCPConn, error) {
+	tcp, err := socket.Conn(c.fd)
+	if err == nil && c.secure != nil {
+		c.secure.transport().GiveBack(tcp)
+	}
+	return tcp, err
+}
 
 // listen watches ln on every loop, and tells whether there are loops. ln is
 // closed then: a duplicate of its descriptor lives on.

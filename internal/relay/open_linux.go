@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -21,14 +22,18 @@ type opening struct {
 	a        Conn           // as it was given, to be given back
 	asker    Asker          // of Serve, else nil
 	answerer Answerer       // of Forward, else nil
+	hello    []byte         // of Forward
 	sockets  socket.Options // of b
+
+	secure func(raw io.ReadWriter) *tls.Conn // the TLS of the end that asks, or answers; nil without
+	shook  bool                              // its handshake is complete
 
 	index    int // in loop.opening
 	stage    stage
 	until    time.Time     // when the stage has to be over
 	within   time.Duration // how long the next one may take
 	answerBy time.Time     // when b has to have answered; zero while it was not told all
-	read     []byte        // what was taken from a
+	read     []byte        // what was taken from a, and would have to be given back
 	said     bool          // b was sent something
 	unsaid   []byte        // what it is still to be sent
 	partial  []byte        // of b's answer
@@ -49,30 +54,41 @@ const (
 	maxEarly   = 4 << 10 // what goes into one segment with the hello, or a few
 )
 
-// Forward connects a to another side, says hello there and waits for the
-// answer. Then it carries bytes between the two, until one of them has ended,
+// Forward connects a to another side, with TLS if so called, says hello there
+// and waits for the answer. Then it carries bytes between the two, until one of them has ended,
 // as [Engine.Start] does; those of live include what went right behind the
 // hello. It is to be called from where a was accepted.
 func (c Conn) Forward(call Call, s Answerer, live *Counters) *Session {
 	l := c.raw.loop
 	p := l.newPair(c, s, live, call.AnswerWithin)
 	o := p.opening
-	o.answerer, o.sockets = s, call.Sockets
+	o.answerer, o.hello, o.sockets, o.secure = s, call.Hello, call.Sockets, call.Secure
 	o.stage, o.until = connecting, l.now.Add(call.ConnectWithin)
-	if !p.connect(call.To, socket.Here) {
-		return p.session()
+	switch {
+	case !p.connect(call.To, socket.Here):
+	case o.secure == nil:
+		p.sayHello()
+		p.watch()
+	default:
+		if p.watch(); !p.over {
+			p.shakeHands(&p.ends[B]) // it has nothing to read yet
+		}
 	}
-	n := copy(l.buf[:], call.Hello)
+	return p.session()
+}
+
+// sayHello says hello to b, and what a has said already.
+func (p *pair) sayHello() {
+	l, o := p.on(), p.opening
+	n := copy(l.buf[:], o.hello)
 	early := p.readEarly(l.buf[n : n+maxEarly])
 	if p.over {
-		return p.session()
+		return
 	}
 	if early > 0 {
 		o.read = slices.Clone(l.buf[n : n+early])
 	}
 	p.say(l.buf[:n+early])
-	p.watch()
-	return p.session()
 }
 
 // connect begins to connect b.
@@ -96,8 +112,10 @@ func (c Conn) Serve(terms Terms, s Asker, live *Counters) *Session {
 	l := c.raw.loop
 	p := l.newPair(c, s, live, terms.ConnectWithin)
 	o := p.opening
-	o.asker, o.sockets, o.until = s, terms.Sockets, l.now.Add(terms.AskWithin)
-	p.ask()
+	o.asker, o.sockets, o.secure, o.until = s, terms.Sockets, terms.Secure, l.now.Add(terms.AskWithin)
+	if o.secure == nil { // else it costs more than a look, and who sends nothing is to cost nothing
+		p.ask()
+	}
 	if !p.over {
 		p.watch()
 	}
@@ -171,6 +189,10 @@ func (p *pair) opened(e *end, events uint32) {
 		p.lastWords(err)
 	case err != nil:
 		p.fail(err)
+	case p.shaking(e):
+		if e.readable && p.shakeHands(e) {
+			p.shaken(e)
+		}
 	case p.opening.stage == asking:
 		p.ask()
 	case e.side == A:
@@ -187,6 +209,22 @@ func (p *pair) opened(e *end, events uint32) {
 	}
 	if !p.over && p.opening != nil {
 		p.watch()
+	}
+}
+
+// shaking tells whether e is to complete a handshake first.
+func (p *pair) shaking(e *end) bool {
+	return p.opening.secure != nil && !p.opening.shook && (e.side == A) == (p.opening.asker != nil)
+}
+
+// shaken goes on with an end whose handshake is complete.
+func (p *pair) shaken(e *end) {
+	if e.side == A {
+		p.ask()
+		return
+	}
+	if p.sayHello(); !p.over {
+		p.hear() // it may have spoken behind the handshake
 	}
 }
 
@@ -216,6 +254,10 @@ func (s stage) call() string {
 // it.
 func (p *pair) ask() {
 	l, o := p.on(), p.opening
+	if o.secure != nil {
+		p.askSecurely()
+		return
+	}
 	n, err := socket.PeekAt(p.ends[A].fd, l.buf[:maxRequest])
 	switch {
 	case errors.Is(err, unix.EAGAIN):
@@ -231,18 +273,54 @@ func (p *pair) ask() {
 	switch {
 	case err != nil:
 		p.fail(err)
-	case length > 0:
+	case length <= n:
 		p.ends[A].skip = length
-		o.stage, o.until = connecting, l.now.Add(o.within)
 		p.reach(to, l.buf[length:n])
 	case n == maxRequest || p.ends[A].last:
 		p.fail(io.ErrUnexpectedEOF)
 	}
 }
 
+// askSecurely takes a's request out of its TLS, and no more: crypto/tls has what
+// is behind it.
+func (p *pair) askSecurely() {
+	o, e := p.opening, &p.ends[A]
+	for {
+		length, to, err := o.asker.Asked(o.read)
+		have := len(o.read)
+		switch {
+		case err != nil:
+			p.fail(err)
+			return
+		case length <= have:
+			p.reach(to, nil)
+			return
+		case length > maxRequest:
+			p.fail(io.ErrUnexpectedEOF)
+			return
+		}
+		o.read = append(o.read, make([]byte, length-have)...)
+		n, err := e.secure.read(o.read[have:])
+		o.read = o.read[:have+n]
+		switch {
+		case n > 0: // the error stays
+		case !errors.Is(err, errNothingYet):
+			p.fail(err)
+			return
+		default:
+			if err := e.secure.uncork(); err != nil {
+				p.fail(err)
+			}
+			return
+		}
+	}
+}
+
 // reach begins to connect b. What a has said behind its request goes there at
 // once if it can: near by, a connect is done when it returns.
 func (p *pair) reach(to netip.AddrPort, early []byte) {
+	o := p.opening
+	o.stage, o.until = connecting, p.on().now.Add(o.within)
 	talk := socket.Either
 	if len(early) > 0 {
 		talk = socket.Here
@@ -261,7 +339,7 @@ func (p *pair) reach(to netip.AddrPort, early []byte) {
 	case n > 0:
 		p.ends[A].skip += n
 		p.ends[A].moved.Add(uint64(n))
-		p.opening.stage = answering
+		o.stage = answering
 		if p.watch(); !p.over {
 			p.connected()
 		}
@@ -284,6 +362,14 @@ func (p *pair) connected() {
 // say sends b what it is to hear first, as far as it goes.
 func (p *pair) say(b []byte) {
 	o := p.opening
+	if s := p.ends[B].secure; s != nil {
+		o.said = true
+		if err := s.write(b); err != nil {
+			p.fail(err)
+			return
+		}
+		b = nil // it is queued
+	}
 	for len(b) > 0 {
 		n, err := socket.Write(p.ends[B].fd, b)
 		switch {
@@ -330,15 +416,12 @@ func (p *pair) sayMore() {
 func (p *pair) hear() {
 	l, o, e := p.on(), p.opening, &p.ends[B]
 	for {
-		n, err := socket.Read(e.fd, l.buf[:])
+		n, more, err := e.read(l.buf[:])
 		switch {
-		case errors.Is(err, unix.EAGAIN):
+		case errors.Is(err, errNothingYet):
 			return
 		case err != nil:
-			p.fail(os.NewSyscallError("read", err))
-			return
-		case n == 0:
-			p.fail(io.EOF)
+			p.fail(err)
 			return
 		}
 		b := l.buf[:n]
@@ -351,7 +434,7 @@ func (p *pair) hear() {
 			return
 		}
 		if length > 0 {
-			e.readable = n == len(l.buf) || e.last
+			e.readable = more
 			p.ends[A].moved.Add(uint64(len(o.read)))
 			p.stand()
 			p.give(e, b[length:])
@@ -360,6 +443,28 @@ func (p *pair) hear() {
 		}
 		o.partial = slices.Clone(b)
 	}
+}
+
+// read reads what an end has to say before its session stands, and tells whether
+// there may be more of it.
+func (e *end) read(b []byte) (n int, more bool, err error) {
+	if s := e.secure; s != nil {
+		n, err = s.read(b)
+		if n > 0 {
+			return n, !errors.Is(err, errNothingYet), nil // another error stays
+		}
+		return 0, false, err
+	}
+	n, err = socket.Read(e.fd, b)
+	switch {
+	case errors.Is(err, unix.EAGAIN):
+		return 0, false, errNothingYet
+	case err != nil:
+		return 0, false, os.NewSyscallError("read", err)
+	case n == 0:
+		return 0, false, io.EOF
+	}
+	return n, n == len(b) || e.last, nil
 }
 
 // stand begins the session.
@@ -375,13 +480,20 @@ func (p *pair) stand() {
 func (p *pair) fail(err error) {
 	l, o := p.on(), p.opening
 	p.over = true
+	p.giveUpShaking()
+	f := Failure{Err: err, Read: o.read, Said: o.said}
+	if s := p.ends[A].secure; s != nil && o.shook {
+		if err := s.uncork(); err == nil && len(s.queue) == 0 {
+			o.a.raw.secure, f.TLS = s, s.conn
+		}
+	}
 	l.unlist(p)
 	l.leave(&p.ends[A])
 	if b := &p.ends[B]; b.fd >= 0 {
 		l.leave(b)
 		socket.Close(b.fd)
 	}
-	o.Failed(o.a, Failure{Err: err, Read: o.read, Said: o.said})
+	o.Failed(o.a, f)
 }
 
 // late ends openings whose time is over.

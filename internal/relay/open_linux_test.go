@@ -2,6 +2,7 @@ package relay_test
 
 import (
 	"bytes"
+	"crypto/tls"
 	"errors"
 	"io"
 	"log/slog"
@@ -33,6 +34,7 @@ type opened struct {
 	end      chan relay.End
 	failures chan relay.Failure
 	givenUp  relay.Conn // with the failure
+	secured  atomic.Int32
 }
 
 func newOpened(to netip.AddrPort) *opened {
@@ -49,8 +51,15 @@ func (o *opened) Answered(b []byte) (n int, err error) { return prefix(b, answer
 func (o *opened) Connected() []byte                    { return []byte(answer) }
 
 func (o *opened) Asked(b []byte) (n int, to netip.AddrPort, err error) {
-	n, err = prefix(b, request)
+	if n, err = prefix(b, request); n == 0 && err == nil {
+		n = len(request)
+	}
 	return n, o.to, err
+}
+
+func (o *opened) Secured(peer tls.ConnectionState) error {
+	o.secured.Add(1)
+	return nil
 }
 
 var errOther = errors.New("something else")

@@ -91,8 +91,10 @@ func (e *end) happened(events uint32) {
 	}
 	if events&(unix.EPOLLOUT|unix.EPOLLHUP|unix.EPOLLERR) != 0 {
 		e.full = false
-		if e.secure != nil {
-			p.pushed(e)
+		if e.secure != nil && !e.secure.corked {
+			if p.pushed(e); p.over {
+				return
+			}
 		}
 	}
 	if p.opening != nil {
@@ -272,9 +274,7 @@ func (p *pair) flush(e, o *end) {
 func (p *pair) sent(e, o *end, n int, err error) bool {
 	switch {
 	case n > 0:
-		known := min(e.uncounted, n)
-		e.uncounted -= known
-		e.moved.Add(uint64(n - known))
+		e.count(n)
 		return true
 	case errors.Is(err, unix.EAGAIN):
 		p.blocked(o)
@@ -282,6 +282,13 @@ func (p *pair) sent(e, o *end, n int, err error) bool {
 		p.lostEnd(o, os.NewSyscallError("write", err))
 	}
 	return false
+}
+
+// count counts bytes of e that the other end has taken.
+func (e *end) count(n int) {
+	known := min(e.uncounted, n)
+	e.uncounted -= known
+	e.moved.Add(uint64(n - known))
 }
 
 // blocked notes that writing to o would block, and sees to it that the loop is
@@ -299,7 +306,11 @@ func (p *pair) blocked(o *end) {
 
 // pushed gives o's socket the records that it has not taken.
 func (p *pair) pushed(o *end) {
-	if err := o.secure.push(); err != nil {
+	switch err := o.secure.push(); {
+	case err == nil:
+	case p.opening != nil:
+		p.fail(err)
+	default:
 		p.lostEnd(o, err)
 	}
 }
@@ -435,6 +446,7 @@ func (p *pair) finish() {
 	} else {
 		l.standing.Add(-1)
 	}
+	p.giveUpShaking()
 	for i := range p.ends {
 		e := &p.ends[i]
 		if e.pipe != nil && e.held > 0 {

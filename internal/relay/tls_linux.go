@@ -21,6 +21,8 @@ import (
 type secure struct {
 	conn    *tls.Conn
 	end     *end
+	shake   *handshake // nil once it is complete
+	corked  bool       // what is written waits for more
 	held    held
 	dry     bool   // the socket gave less than was asked for
 	queue   []byte // records that the socket has not taken
@@ -53,8 +55,10 @@ func overTLS(c net.Conn) (tcp *net.TCPConn, conn *tls.Conn) {
 func (e *end) wrap(conn *tls.Conn) {
 	e.secure = &secure{conn: conn, end: e, held: heldBy(conn)}
 	e.readable = true // what came with the handshake
-	conn.NetConn().(*socket.Transport).TakeOver(e.secure)
+	e.secure.transport().TakeOver(e.secure)
 }
+
+func (s *secure) transport() *socket.Transport { return s.conn.NetConn().(*socket.Transport) }
 
 // errNothingYet is what crypto/tls hears of a socket that has nothing now. It
 // goes on after an error that is temporary, and has kept the part of a record
@@ -74,6 +78,9 @@ var errTruncated = fmt.Errorf("TLS ended without close_notify: %w", io.ErrUnexpe
 
 // Read reads records for crypto/tls.
 func (s *secure) Read(b []byte) (int, error) {
+	if s.shake != nil {
+		return s.shake.read(b)
+	}
 	if s.dry {
 		return 0, errNothingYet
 	}
@@ -99,7 +106,7 @@ func (s *secure) Write(b []byte) (int, error) {
 		return 0, net.ErrClosed
 	}
 	n := 0
-	if len(s.queue) == 0 && !s.end.full {
+	if len(s.queue) == 0 && !s.end.full && !s.corked {
 		var err error
 		if n, err = s.take(b); err != nil {
 			return 0, err
@@ -111,6 +118,24 @@ func (s *secure) Write(b []byte) (int, error) {
 	}
 	s.queue = append(s.queue, b[n:]...)
 	return len(b), nil
+}
+
+// write encrypts b and sends it with what has waited.
+func (s *secure) write(b []byte) error {
+	_, err := s.conn.Write(b)
+	if err == nil && s.corked {
+		err = s.uncork()
+	}
+	return err
+}
+
+// uncork sends what has waited.
+func (s *secure) uncork() error {
+	s.corked = false
+	if s.end.full {
+		return nil
+	}
+	return s.push()
 }
 
 // push gives the socket what is queued.
@@ -141,23 +166,8 @@ func (s *secure) take(b []byte) (n int, err error) {
 
 // decrypt moves what the socket and crypto/tls have, up to a buffer.
 func (p *pair) decrypt(e *end) {
-	s, buf := e.secure, p.on().buf[:]
-	s.dry = false
-	s.held.lend()
-	var n int
-	var err error
-	for n < len(buf) && err == nil {
-		var m int
-		m, err = s.conn.Read(buf[n:])
-		n += m
-		switch {
-		case s.flooded:
-			err = errFlooded
-		case err == nil && s.dry && s.held.empty():
-			err = errNothingYet // as Read would say, and allocate
-		}
-	}
-	s.held.takeBack()
+	buf := p.on().buf[:]
+	n, err := e.secure.read(buf)
 	p.give(e, buf[:n])
 	switch {
 	case p.over || err == nil:
@@ -172,14 +182,37 @@ func (p *pair) decrypt(e *end) {
 	}
 }
 
+// read fills b with what the socket and crypto/tls have. The error is why there
+// is no more now.
+func (s *secure) read(b []byte) (n int, err error) {
+	s.dry = false
+	s.held.lend()
+	for n < len(b) && err == nil {
+		var m int
+		m, err = s.conn.Read(b[n:])
+		n += m
+		switch {
+		case s.flooded:
+			err = errFlooded
+		case err == nil && s.drained():
+			err = errNothingYet // as Read would say, and allocate
+		}
+	}
+	s.held.takeBack()
+	return n, err
+}
+
+// drained tells that there is nothing to read.
+func (s *secure) drained() bool { return s.dry && s.held.empty() && !s.transport().Buffered() }
+
 // encrypt gives o, which uses TLS, bytes that were read from e.
 func (p *pair) encrypt(e *end, b []byte) {
 	o := e.other()
-	if _, err := o.secure.conn.Write(b); err != nil {
+	if err := o.secure.write(b); err != nil {
 		p.lostEnd(o, err)
 		return
 	}
-	e.moved.Add(uint64(len(b)))
+	e.count(len(b))
 }
 
 // held is what crypto/tls keeps for the life of a connection and shows nobody:

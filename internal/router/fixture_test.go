@@ -3,6 +3,7 @@ package router_test
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"io"
 	"log/slog"
@@ -74,7 +75,9 @@ func (d *direct) Begin(want router.Want) router.Handshake {
 	return &directHandshake{direct: d, want: want}
 }
 
-func (h *directHandshake) Call() (relay.Call, bool) {
+func (h *directHandshake) Secured(tls.ConnectionState) error { return nil }
+
+func (h *directHandshake) Call(func()) (relay.Call, bool) {
 	if h.dials || h.before != nil || h.after != nil || h.want.Park {
 		return relay.Call{}, false
 	}

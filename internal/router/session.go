@@ -3,6 +3,7 @@ package router
 import (
 	"context"
 	"crypto/rand"
+	"crypto/tls"
 	"errors"
 	"io"
 	"log/slog"
@@ -46,7 +47,11 @@ type Linker interface {
 // says, whose failure Dial may make good.
 type Handshake interface {
 	// Call returns what to do on an event loop, if that is all there is to do.
-	Call() (call relay.Call, ok bool)
+	// cut is called when the link must not go on.
+	Call(cut func()) (call relay.Call, ok bool)
+	// Secured learns who the proxy has proved to be: relay.Opening has its
+	// promise.
+	Secured(peer tls.ConnectionState) error
 	// Answered reads what the proxy has said: relay.Answerer has its promise.
 	Answered(b []byte) (n int, err error)
 	// Link returns the link when Answered has read an answer.
@@ -111,7 +116,7 @@ func (s *session) begin(client relay.Conn, want Want, parked *parkedLink) {
 	if parked == nil {
 		s.handshake = s.binding.router.cfg.Linker.Begin(want)
 		if client.OnLoop() {
-			if call, ok := s.handshake.Call(); ok {
+			if call, ok := s.handshake.Call(s.lost); ok {
 				s.call(client, call)
 				return
 			}
@@ -137,6 +142,9 @@ func (s *session) call(client relay.Conn, call relay.Call) {
 		carried.Cut()
 	}
 }
+
+// Secured learns who the proxy of the call has proved to be.
+func (s *session) Secured(peer tls.ConnectionState) error { return s.handshake.Secured(peer) }
 
 // Answered reads what the proxy has said to the call.
 func (s *session) Answered(b []byte) (n int, err error) {
@@ -234,7 +242,7 @@ func (s *session) carry(client *net.TCPConn, l Link) bool {
 	}
 	s.cancel = nil
 	s.stands(l)
-	s.carried = r.cfg.Relay.Start(client, l.Take(func() { s.cut(ohrouter.LinkLost) }), &s.live, s.Ended)
+	s.carried = r.cfg.Relay.Start(client, l.Take(s.lost), &s.live, s.Ended)
 	return true
 }
 
@@ -296,6 +304,9 @@ func (s *session) cut(why ohrouter.Outcome) {
 		s.cancel() // run sees to the client
 	}
 }
+
+// lost resets a session whose link must not go on.
+func (s *session) lost() { s.cut(ohrouter.LinkLost) }
 
 // failed takes note of why there is no link and returns it as the outcome.
 func (s *session) failed(err error) ohrouter.Outcome {

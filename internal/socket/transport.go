@@ -11,10 +11,12 @@ import (
 // until [Transport.TakeOver].
 type Transport struct {
 	*net.TCPConn
-	rw atomic.Pointer[io.ReadWriter]
+	rw     atomic.Pointer[io.ReadWriter]
+	unread []byte // comes before what else there is to read
 }
 
-// NewTransport returns c for tls.Client or tls.Server to run over.
+// NewTransport returns c for tls.Client or tls.Server to run over. It may be
+// nil until [Transport.GiveBack], if something else takes over before.
 func NewTransport(c *net.TCPConn) *Transport { return &Transport{TCPConn: c} }
 
 // NetConn returns the connection itself.
@@ -33,8 +35,27 @@ func (t *Transport) TakeOver(rw io.ReadWriter) {
 	t.rw.Store(&rw)
 }
 
+// GiveBack has c do all reads and writes from here on.
+func (t *Transport) GiveBack(c *net.TCPConn) {
+	t.TCPConn = c
+	t.TakeOver(nil)
+}
+
+// Unread leaves b, which has been read already, to the next reads.
+func (t *Transport) Unread(b []byte) { t.unread = b }
+
+// Buffered tells whether there are bytes that were left by Unread.
+func (t *Transport) Buffered() bool { return len(t.unread) > 0 }
+
 // Read implements net.Conn.
 func (t *Transport) Read(b []byte) (int, error) {
+	if len(t.unread) > 0 {
+		n := copy(b, t.unread)
+		if t.unread = t.unread[n:]; len(t.unread) == 0 {
+			t.unread = nil
+		}
+		return n, nil
+	}
 	if rw := t.rw.Load(); rw != nil {
 		return (*rw).Read(b)
 	}
