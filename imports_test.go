@@ -37,16 +37,17 @@ var mayImport = []struct {
 	{"internal/store/*", []string{"internal/access", "internal/identity", "internal/registry"}},
 	{"internal/router", []string{"internal/audit", "internal/relay", "internal/socket"}},
 	{"internal/link", []string{"internal/gate", "internal/socket"}},
-	{"internal/gate", []string{"internal/audit"}},
+	{"internal/gate", []string{"internal/audit", "internal/fair"}},
+	{"internal/fair", nil},
 	{"internal/policy", nil},
 	{"internal/proxy", []string{"internal/audit", "internal/gate", "internal/link", "internal/policy", "internal/relay", "internal/socket"}},
-	{"internal/relay", []string{"internal/socket"}},
+	{"internal/relay", []string{"internal/fair", "internal/socket"}},
 	{"internal/socket", nil},
 	{"internal/config", []string{"internal/policy", "internal/socket"}},
 }
 
 // importNothing lists the packages that may not even import the root package.
-var importNothing = []string{".", "internal/socket"}
+var importNothing = []string{".", "internal/fair", "internal/socket"}
 
 // rootImports is all that the root package may import: it does no I/O.
 var rootImports = []string{

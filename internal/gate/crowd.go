@@ -3,6 +3,8 @@ package gate
 import (
 	"container/list"
 	"net/netip"
+
+	"github.com/ohrouter/oh-router/internal/fair"
 )
 
 // Crowd is connections that are not known to be of use. When there are too
@@ -39,7 +41,7 @@ func (c *Crowd[T]) Join(m *Member[T], from netip.Addr) (out *Member[T]) {
 	if m.source != nil {
 		return nil
 	}
-	addr := sourceOf(from)
+	addr := fair.Source(from)
 	of := c.sources[addr]
 	if of == nil {
 		of = &source{addr: addr}
@@ -99,17 +101,3 @@ func (c *Crowd[T]) Leave(m *Member[T]) {
 
 // Len returns how many members there are.
 func (c *Crowd[T]) Len() int { return c.members }
-
-// sourceOf returns what counts as one source: an IPv4 address, or an IPv6
-// network, all of whose addresses one machine may have.
-func sourceOf(a netip.Addr) netip.Addr {
-	a = a.Unmap()
-	if a.Is4() {
-		return a
-	}
-	p, err := a.WithZone("").Prefix(64)
-	if err != nil {
-		return a // it is no address
-	}
-	return p.Addr()
-}

@@ -1,11 +1,12 @@
 package gate
 
 import (
-	"container/list"
 	"context"
 	"net/netip"
 	"runtime"
 	"sync"
+
+	"github.com/ohrouter/oh-router/internal/fair"
 )
 
 // Turns lets as many do what keeps a processor busy as there are processors.
@@ -14,8 +15,13 @@ import (
 type Turns struct {
 	mu      sync.Mutex // guards what follows
 	taken   int
-	waiting map[netip.Addr]*list.List // of chan struct{}, which are closed by a turn
-	next    list.List                 // of netip.Addr, those who wait
+	waiting fair.Queue[*turn]
+}
+
+// turn is what somebody waits for.
+type turn struct {
+	come chan struct{} // closed by Give
+	gone bool          // nobody waits any more
 }
 
 // Take waits for a turn until ctx ends. Give ends it.
@@ -26,28 +32,19 @@ func (t *Turns) Take(ctx context.Context, from netip.Addr) error {
 		t.mu.Unlock()
 		return nil
 	}
-	source, turn := sourceOf(from), make(chan struct{})
-	of := t.waiting[source]
-	if of == nil {
-		of = new(list.List)
-		if t.waiting == nil {
-			t.waiting = make(map[netip.Addr]*list.List)
-		}
-		t.waiting[source] = of
-		t.next.PushBack(source)
-	}
-	place := of.PushBack(turn)
+	mine := &turn{come: make(chan struct{})}
+	t.waiting.Push(from, mine)
 	t.mu.Unlock()
 	select {
-	case <-turn:
+	case <-mine.come:
 		return nil
 	case <-ctx.Done():
 	}
 	t.mu.Lock()
-	of.Remove(place) // a source of whom nobody waits any more goes with its turn
+	mine.gone = true
 	t.mu.Unlock()
 	select {
-	case <-turn: // it came meanwhile
+	case <-mine.come: // it came meanwhile
 		t.Give()
 	default:
 	}
@@ -68,22 +65,9 @@ func (t *Turns) For(ctx context.Context, from netip.Addr) func() (done func(), e
 func (t *Turns) Give() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for t.next.Len() > 0 {
-		front := t.next.Front()
-		source := front.Value.(netip.Addr)
-		of := t.waiting[source]
-		first := of.Front()
-		if first != nil {
-			of.Remove(first)
-		}
-		if of.Len() == 0 {
-			t.next.Remove(front)
-			delete(t.waiting, source)
-		} else {
-			t.next.MoveToBack(front)
-		}
-		if first != nil {
-			close(first.Value.(chan struct{}))
+	for next, ok := t.waiting.Pop(); ok; next, ok = t.waiting.Pop() {
+		if !next.gone {
+			close(next.come)
 			return
 		}
 	}

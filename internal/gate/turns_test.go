@@ -61,8 +61,8 @@ func TestTurns(t *testing.T) {
 		for range runtime.NumCPU() {
 			turns.Give()
 		}
-		if turns.taken != 0 || len(turns.waiting) != 0 || turns.next.Len() != 0 {
-			t.Errorf("in the end %d turns are taken, and %d sources wait", turns.taken, turns.next.Len())
+		if turns.taken != 0 || turns.waiting.Len() != 0 {
+			t.Errorf("in the end %d turns are taken, and %d wait", turns.taken, turns.waiting.Len())
 		}
 	})
 }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"iter"
 	"net"
+	"net/netip"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -58,6 +59,40 @@ func (p *pair) shakeHands(e *end) (complete bool) {
 	}
 	p.opening.shook = true
 	return true
+}
+
+// lineUp has e go on with its handshake when it is its turn, if there is
+// something to read.
+func (p *pair) lineUp(e *end) {
+	if !e.readable || p.opening.lined {
+		return
+	}
+	p.opening.lined = true
+	var from netip.Addr // its own
+	if e.side == A {
+		from = p.opening.a.Remote.Addr()
+	}
+	p.on().shaking.Push(from, e)
+}
+
+// shakeNext goes on with one handshake. Each keeps the processor for as long as
+// many other events, so that there is but one in a turn of the loop, and who
+// begins a thousand waits for them alone.
+func (l *loop) shakeNext() {
+	for e, ok := l.shaking.Pop(); ok; e, ok = l.shaking.Pop() {
+		p := e.pair
+		if p.over {
+			continue
+		}
+		p.opening.lined = false
+		if p.shakeHands(e) {
+			p.shaken(e)
+		}
+		if !p.over && p.opening != nil {
+			p.watch()
+		}
+		return
+	}
 }
 
 func newSecure(e *end, secured func(io.ReadWriter) *tls.Conn) *secure {

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ohrouter/oh-router/internal/fair"
 	"github.com/ohrouter/oh-router/internal/socket"
 )
 
@@ -27,6 +28,7 @@ type loop struct {
 	busy          []*pair            // have had their turn, and have more to do
 	losing        map[*pair]struct{} // one end is lost, the other may still take what came before
 	opening       []*pair            // their sessions do not stand yet
+	shaking       fair.Queue[*end]   // have something to read for their handshakes
 	greeting      []young            // may have a greeting that waits; oldest first
 	young         []young            // stand, and are to be settled; oldest first
 	standing      atomic.Int64       // pairs whose sessions stand
@@ -181,6 +183,7 @@ func (l *loop) run() {
 			p.queued = false
 			p.pump()
 		}
+		l.shakeNext()
 		l.lookAfterGreetings()
 		l.lookAfterLosing()
 		l.lookAfterTime()
@@ -229,7 +232,7 @@ func (l *loop) happened(event *unix.EpollEvent) {
 // timeout is how long the loop may wait, in milliseconds.
 func (l *loop) timeout() int {
 	switch {
-	case len(l.busy) > 0:
+	case len(l.busy) > 0 || l.shaking.Len() > 0:
 		return 0
 	case len(l.greeting) > 0:
 		return int(greetAfter.Milliseconds())

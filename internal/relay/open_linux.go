@@ -27,6 +27,7 @@ type opening struct {
 
 	secure func(raw io.ReadWriter) *tls.Conn // the TLS of the end that asks, or answers; nil without
 	shook  bool                              // its handshake is complete
+	lined  bool                              // it is in loop.shaking
 
 	index    int // in loop.opening
 	stage    stage
@@ -190,9 +191,7 @@ func (p *pair) opened(e *end, events uint32) {
 	case err != nil:
 		p.fail(err)
 	case p.shaking(e):
-		if e.readable && p.shakeHands(e) {
-			p.shaken(e)
-		}
+		p.lineUp(e)
 	case p.opening.stage == asking:
 		p.ask()
 	case e.side == A:
