@@ -18,8 +18,13 @@ import (
 	"github.com/ohrouter/oh-router/internal/socket"
 )
 
-// openers are the ways in which an engine opens a session by itself.
-var openers = []carrier{{"forwarded", true, forwarded}, {"served", true, served}}
+// openers are the ways in which an engine opens a session by itself, by what its
+// connections are.
+var openers = map[string][]carrier{
+	"tcp,tcp":        {{"forwarded", true, forwarded}, {"served", true, served}},
+	"tcp,tls-client": {{"forwarded", true, forwardedSecurely}},
+	"tls-server,tcp": {{"served", true, servedSecurely}},
+}
 
 // Whoever is called answers a hello; whoever asks begins with a request.
 const (
@@ -193,6 +198,49 @@ func served(t testing.TB, f *fixture) {
 	expect(t, near, answer)
 	f.far[0], f.far[1] = near, accepted(t, ln)
 	o.follow(t, f, <-session)
+}
+
+// secured returns what makes TLS of a connection of a loop.
+func secured(cert tls.Certificate, server bool) func(raw io.ReadWriter) *tls.Conn {
+	return func(raw io.ReadWriter) *tls.Conn {
+		c := socket.NewTransport(nil)
+		c.TakeOver(raw)
+		if server {
+			return tls.Server(c, serverSettings(cert))
+		}
+		return tls.Client(c, clientSettings())
+	}
+}
+
+func forwardedSecurely(t testing.TB, f *fixture) {
+	ln, at := listening(t)
+	o, session := newOpened(at), make(chan *relay.Session, 1)
+	call := relay.Call{To: at, Hello: []byte(hello), ConnectWithin: deadline, AnswerWithin: deadline, Secure: secured(certificate(t), false)}
+	addr, _ := accepting(t, relay.Accept{Accepted: func(c relay.Conn) { session <- c.Forward(call, o, &f.live) }})
+	f.far[0] = dial(t, addr)
+	far := tls.Server(accepted(t, ln), serverSettings(certificate(t)))
+	expect(t, far, hello)
+	say(t, far, answer)
+	f.far[1] = far
+	o.follow(t, f, <-session)
+	if o.secured.Load() != 1 {
+		t.Errorf("told %d times who the peer is", o.secured.Load())
+	}
+}
+
+func servedSecurely(t testing.TB, f *fixture) {
+	ln, at := listening(t)
+	o, session := newOpened(at), make(chan *relay.Session, 1)
+	terms := relay.Terms{AskWithin: deadline, ConnectWithin: deadline, Secure: secured(certificate(t), true)}
+	addr, _ := accepting(t, relay.Accept{Accepted: func(c relay.Conn) { session <- c.Serve(terms, o, &f.live) }})
+	near := tls.Client(dial(t, addr), clientSettings())
+	say(t, near, request)
+	expect(t, near, answer)
+	f.far[0], f.far[1] = near, accepted(t, ln)
+	o.follow(t, f, <-session)
+	if o.secured.Load() != 1 {
+		t.Errorf("told %d times who the peer is", o.secured.Load())
+	}
 }
 
 func TestPiecesOfAnOpening(t *testing.T) {

@@ -88,13 +88,19 @@ func tlsLink(t testing.TB, cert tls.Certificate) (client, server net.Conn) {
 	return tlsOver(t, cert, false, socket.NewTransport(c.(*net.TCPConn)), socket.NewTransport(s.(*net.TCPConn)))
 }
 
+func serverSettings(cert tls.Certificate) *tls.Config {
+	return &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS13}
+}
+
+func clientSettings() *tls.Config {
+	return &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS13}
+}
+
 func tlsOver(t testing.TB, cert tls.Certificate, nearServes bool, n, f net.Conn) (near, far net.Conn) {
 	t.Helper()
-	server := &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS13}
-	client := &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS13}
-	nc, fc := tls.Server(n, server), tls.Client(f, client)
+	nc, fc := tls.Server(n, serverSettings(cert)), tls.Client(f, clientSettings())
 	if !nearServes {
-		nc, fc = tls.Client(n, client), tls.Server(f, server)
+		nc, fc = tls.Client(n, clientSettings()), tls.Server(f, serverSettings(cert))
 	}
 	var wg sync.WaitGroup
 	wg.Go(func() { fc.Handshake() })
@@ -183,10 +189,7 @@ type carrier struct {
 
 // carriersOf returns the ways for a pair of connections.
 func carriersOf(x, y kind) []carrier {
-	if x.name == tcp.name && y.name == tcp.name {
-		return append(slices.Clone(carriers), openers...)
-	}
-	return carriers
+	return append(slices.Clone(carriers), openers[x.name+","+y.name]...)
 }
 
 var carriers = []carrier{{"goroutines", false, withPipe}, {"engine", false, withEngine}}
