@@ -1,0 +1,137 @@
+package relay
+
+import (
+	"errors"
+	"io"
+	"net/netip"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ohrouter/oh-router/internal/socket"
+)
+
+// Serve reads what a asks for, connects it to that, and carries bytes between
+// the two as [Engine.Start] does. It is to be called from where a was accepted.
+func (c Conn) Serve(terms Terms, s Asker, live *Counters) *Session {
+	l := c.raw.loop
+	p := l.newPair(c, s, live, terms.ConnectWithin)
+	o := p.opening
+	o.asker, o.sockets, o.secure, o.until = s, terms.Sockets, terms.Secure, l.now.Add(terms.AskWithin)
+	if o.secure == nil { // else it costs more than a look, and who sends nothing is to cost nothing
+		p.ask()
+	}
+	if !p.over {
+		p.watch()
+	}
+	return p.session()
+}
+
+// ask reads a's request and leaves it there: a that is given back has all of
+// it.
+func (p *pair) ask() {
+	l, o := p.on(), p.opening
+	if o.secure != nil {
+		p.askSecurely()
+		return
+	}
+	n, err := socket.PeekAt(p.ends[A].fd, l.buf[:maxRequest])
+	switch {
+	case errors.Is(err, unix.EAGAIN):
+		return
+	case err != nil:
+		p.fail(os.NewSyscallError("recvfrom", err))
+		return
+	case n == 0:
+		p.fail(io.EOF)
+		return
+	}
+	length, to, err := o.asker.Asked(l.buf[:n])
+	switch {
+	case err != nil:
+		p.fail(err)
+	case length <= n:
+		p.ends[A].skip = length
+		p.reach(to, l.buf[length:n])
+	case n == maxRequest || p.ends[A].last:
+		p.fail(io.ErrUnexpectedEOF)
+	}
+}
+
+// askSecurely takes a's request out of its TLS, and no more: crypto/tls has what
+// is behind it.
+func (p *pair) askSecurely() {
+	o, e := p.opening, &p.ends[A]
+	for {
+		length, to, err := o.asker.Asked(o.read)
+		have := len(o.read)
+		switch {
+		case err != nil:
+			p.fail(err)
+			return
+		case length <= have:
+			p.reach(to, nil)
+			return
+		case length > maxRequest:
+			p.fail(io.ErrUnexpectedEOF)
+			return
+		}
+		o.read = append(o.read, make([]byte, length-have)...)
+		n, err := e.secure.read(o.read[have:])
+		o.read = o.read[:have+n]
+		switch {
+		case n > 0: // the error stays
+		case !errors.Is(err, errNothingYet):
+			p.fail(err)
+			return
+		default:
+			if err := e.secure.uncork(); err != nil {
+				p.fail(err)
+			}
+			return
+		}
+	}
+}
+
+// reach begins to connect b. What a has said behind its request goes there at
+// once if it can: near by, a connect is done when it returns.
+func (p *pair) reach(to netip.AddrPort, early []byte) {
+	o := p.opening
+	o.stage, o.until = connecting, p.on().now.Add(o.within)
+	talk := socket.Either
+	if len(early) > 0 {
+		talk = socket.Here
+	}
+	if !p.connect(to, talk) {
+		return
+	}
+	if err := socket.InlineUrgent(p.ends[B].fd); err != nil {
+		p.fail(err)
+		return
+	}
+	if len(early) == 0 {
+		return
+	}
+	switch n, err := socket.Write(p.ends[B].fd, early); {
+	case n > 0:
+		p.ends[A].skip += n
+		p.ends[A].moved.Add(uint64(n))
+		o.stage = answering
+		if p.watch(); !p.over {
+			p.connected()
+		}
+	case !errors.Is(err, unix.EAGAIN): // the write has taken the connect's error
+		p.fail(os.NewSyscallError("connect", err))
+	}
+}
+
+// connected begins the session of a request. The answer waits a moment for b's
+// first bytes.
+func (p *pair) connected() {
+	l := p.on()
+	p.ends[B].greeting = p.opening.asker.Connected()
+	p.ends[A].readable = true // what was said behind the request
+	p.stand()
+	l.greeting = append(l.greeting, young{pair: p, since: l.now})
+	p.pump()
+}
