@@ -65,13 +65,16 @@ func (p *pair) readEarly(buf []byte) int {
 // lastWords takes what b has said before it was lost: an answer may be among
 // it.
 func (p *pair) lastWords(err error) {
+	e := &p.ends[B]
+	e.lost = err // also where reading tells less
 	p.hear()
 	switch {
 	case p.over:
 	case p.opening != nil:
 		p.fail(err)
 	default:
-		p.lostEnd(&p.ends[B], err)
+		e.lost = nil
+		p.lostEnd(e, err)
 		p.pump()
 	}
 }
