@@ -36,7 +36,7 @@ func (p *pair) shakeHands(e *end) (complete bool) {
 	}
 	s := e.secure
 	h := s.shake
-	s.dry, s.corked, e.readable = false, true, false
+	s.dry, s.corked, e.readable = !e.readable, true, false
 	if _, more := h.resume(); more {
 		if err := s.uncork(); err != nil {
 			p.fail(err)
