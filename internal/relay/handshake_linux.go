@@ -124,6 +124,8 @@ func (h *handshake) read(b []byte) (int, error) {
 			n = 0
 		case err != nil:
 			return 0, os.NewSyscallError("read", err)
+		case n == 0 && s.end.pair.opening.lost != nil:
+			return 0, s.end.pair.opening.lost
 		case n == 0:
 			return 0, io.EOF
 		}

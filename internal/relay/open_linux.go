@@ -26,6 +26,7 @@ type opening struct {
 
 	secure func(raw io.ReadWriter) *tls.Conn // the TLS of the end that asks, or answers; nil without
 	shook  bool                              // its handshake is complete
+	lost   error                             // the end is, but may have said why
 	lined  bool                              // it is in loop.shaking
 
 	index    int // in loop.opening
@@ -115,13 +116,13 @@ func (p *pair) opened(e *end, events uint32) {
 		}
 	}
 	switch {
-	case err != nil && e.side == A:
-		p.lostEnd(e, err)
-		p.abort()
-	case err != nil && p.opening.stage == answering:
+	case err != nil && p.shaking(e) && e.hasSaid():
+		p.opening.lost = err
+		p.lineUp(e)
+	case err != nil && e.side == B && p.opening.stage == answering:
 		p.lastWords(err)
 	case err != nil:
-		p.fail(err)
+		p.lostEarly(e, err)
 	case p.shaking(e):
 		p.lineUp(e)
 	case p.opening.stage == asking:
@@ -143,6 +144,23 @@ func (p *pair) opened(e *end, events uint32) {
 	}
 }
 
+// hasSaid tells whether there is something to read of an end that is lost: the
+// alert of a peer that does not trust this one comes with a reset.
+func (e *end) hasSaid() bool {
+	n, _ := socket.PeekAt(e.fd, e.pair.on().buf[:1]) // its error is known
+	return n > 0
+}
+
+// lostEarly ends the opening of a session that has lost an end.
+func (p *pair) lostEarly(e *end, err error) {
+	if e.side == B {
+		p.fail(err)
+		return
+	}
+	p.lostEnd(e, err)
+	p.abort()
+}
+
 // shaking tells whether e is to complete a handshake first.
 func (p *pair) shaking(e *end) bool {
 	return p.opening.secure != nil && !p.opening.shook && (e.side == A) == (p.opening.asker != nil)
@@ -150,6 +168,10 @@ func (p *pair) shaking(e *end) bool {
 
 // shaken goes on with an end whose handshake is complete.
 func (p *pair) shaken(e *end) {
+	if lost := p.opening.lost; lost != nil {
+		p.lostEarly(e, lost)
+		return
+	}
 	if e.side == A {
 		p.ask()
 		return

@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"net"
+	"net/netip"
 	"syscall"
 	"testing"
 
@@ -45,6 +46,75 @@ func held(t *testing.T, begin func(c relay.Conn)) (near *net.TCPConn, hold func(
 		dial(t, ln.Addr.String())
 		<-here
 		return func() { close(gone) }
+	}
+}
+
+// TestLastWordsOfAHandshake has a peer say something and reset the connection
+// before its loop looks: what it has said tells why.
+func TestLastWordsOfAHandshake(t *testing.T) {
+	for name, words := range map[string]string{"words": "HTTP/1.1 400 Bad Request\r\n\r\n", "silence": ""} {
+		right := func(err error) bool {
+			_, ok := errors.AsType[tls.RecordHeaderError](err)
+			return ok && words != "" || errors.Is(err, syscall.ECONNRESET) && words == ""
+		}
+		t.Run("who asks/"+name, func(t *testing.T) {
+			o := newOpened(netip.AddrPort{})
+			near, hold := held(t, func(c relay.Conn) {
+				c.Serve(relay.Terms{AskWithin: deadline, ConnectWithin: deadline, Secure: secured(certificate(t), true)}, o, new(relay.Counters))
+			})
+			release := hold()
+			say(t, near, words)
+			socket.Abort(near)
+			release()
+			if words == "" {
+				if end := <-o.end; end.Side != relay.A || !right(end.Err) {
+					t.Errorf("ended: %+v", end)
+				}
+				return
+			}
+			f := o.failure(t)
+			o.givenUp.Abort()
+			if !right(f.Err) {
+				t.Errorf("failed with %v", f.Err)
+			}
+		})
+		t.Run("who is called/"+name, func(t *testing.T) {
+			ln, at := listening(t)
+			o := newOpened(at)
+			call := relay.Call{To: at, Hello: []byte(hello), ConnectWithin: deadline, AnswerWithin: deadline, Secure: secured(certificate(t), false)}
+			_, hold := held(t, func(c relay.Conn) { c.Forward(call, o, new(relay.Counters)) })
+			far := accepted(t, ln)
+			expect(t, far, "\x16\x03\x01")
+			release := hold()
+			say(t, far, words)
+			socket.Abort(far)
+			release()
+			f := o.failure(t)
+			o.givenUp.Abort()
+			if !right(f.Err) {
+				t.Errorf("failed with %v", f.Err)
+			}
+		})
+	}
+}
+
+// TestResetBehindAHandshake has the end of a handshake, a request and a reset
+// come at once.
+func TestResetBehindAHandshake(t *testing.T) {
+	o := newOpened(netip.AddrPort{})
+	tcp, hold := held(t, func(c relay.Conn) {
+		c.Serve(relay.Terms{AskWithin: deadline, ConnectWithin: deadline, Secure: secured(certificate(t), true)}, o, new(relay.Counters))
+	})
+	settings, release := clientSettings(), func() {}
+	settings.VerifyConnection = func(tls.ConnectionState) error {
+		release = hold()
+		return nil
+	}
+	say(t, tls.Client(tcp, settings), request)
+	socket.Abort(tcp)
+	release()
+	if end := <-o.end; end.Side != relay.A || !errors.Is(end.Err, syscall.ECONNRESET) {
+		t.Errorf("ended: %+v", end)
 	}
 }
 
