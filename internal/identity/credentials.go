@@ -117,13 +117,14 @@ func (c *Credentials) refresh() {
 	defer c.warn()
 	// Before the files are read: a change meanwhile is seen the next time.
 	now := c.look()
-	if same(now, c.seen) {
+	changed := !same(now, c.seen)
+	if !changed && c.trouble == nil { // trouble may pass by itself: a certificate begins
 		return
 	}
 	c.seen = now
 	m, err := c.load()
 	if err != nil {
-		if c.trouble == nil || c.trouble.Error() != err.Error() {
+		if changed && (c.trouble == nil || c.trouble.Error() != err.Error()) {
 			c.cfg.Log.Error("certificate files changed, but are not usable: the former ones stay in use", "err", err)
 		}
 		c.trouble = err
@@ -287,6 +288,9 @@ func unusable(file string, why error) error {
 func unreadable(err error) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("read the certificate: %w; a router gets one with 'oh-router ca init', a proxy with 'oh-router proxy enroll'", err)
+	}
+	if errors.Is(err, fs.ErrPermission) {
+		return fmt.Errorf("read the certificate: %w; run as a user who may read it, or name other files with --state or --tls-cert", err)
 	}
 	return fmt.Errorf("read the certificate: %w", err)
 }

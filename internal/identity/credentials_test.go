@@ -67,6 +67,30 @@ func TestOpenRefuses(t *testing.T) {
 	}
 }
 
+// TestUnreadable has a state directory of another user: it is not as if there
+// were no identity.
+func TestUnreadable(t *testing.T) {
+	if os.Getuid() == 0 {
+		t.Skip("root may read everything")
+	}
+	state := t.TempDir()
+	dir := filepath.Join(state, folder)
+	if HasProxy(state) {
+		t.Error("HasProxy of an empty directory = true, want false")
+	}
+	if err := os.Mkdir(dir, 0); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.Chmod(dir, 0o700) }) //nolint:gosec // it is a directory
+	if !HasProxy(state) {
+		t.Error("HasProxy of a directory that may not be searched = false, want true")
+	}
+	_, err := Open(Config{Files: In(state, Proxy), Role: Proxy})
+	if err == nil || !strings.Contains(err.Error(), "run as a user who may read it") {
+		t.Errorf("Open() = %v, want it to say who may read", err)
+	}
+}
+
 // TestFollow changes files under credentials that are in use.
 func TestFollow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -115,6 +139,12 @@ func TestFollow(t *testing.T) {
 		writeBundle(t, key.Key, endedKey, ended)
 		writeBundle(t, whole.Cert, endedKey, ended, by.cert)
 		want("one that has ended", second, 4, true)
+		later, laterKey := leaf(t, by, east, func(c *x509.Certificate) { c.NotBefore = time.Now().Add(10 * pollInterval) })
+		writeBundle(t, key.Key, laterKey, later)
+		writeBundle(t, whole.Cert, laterKey, later, by.cert)
+		want("one that begins later", second, 5, true)
+		time.Sleep(10 * pollInterval)
+		want("when it has begun", later, 5, false)
 	})
 }
 

@@ -42,10 +42,11 @@ func In(state string, role Role) Files {
 // trust it.
 func CAFile(state string) string { return filepath.Join(state, folder, caFile) }
 
-// exists tells whether there is a file of a state directory.
+// exists tells whether there is a file of a state directory. One that this user
+// may not look for counts as there: who opens it says why it cannot.
 func exists(state, name string) bool {
 	_, err := os.Stat(filepath.Join(state, folder, name))
-	return err == nil
+	return err == nil || errors.Is(err, fs.ErrPermission)
 }
 
 // HasAuthority tells whether a state directory has a CA.
