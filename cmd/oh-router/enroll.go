@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -76,7 +77,7 @@ func enroll(cmd *cobra.Command, router, token, state string) (*x509.Certificate,
 		return nil, usageErrorf("%s", printable(ohrouter.Message(err)))
 	case err != nil:
 		f := &failure{message: printable(err.Error()), exit: exitFailed}
-		if _, ok := errors.AsType[*net.OpError](err); ok {
+		if _, ok := errors.AsType[*net.OpError](err); ok || errors.Is(err, context.DeadlineExceeded) {
 			f.hint = "Look at the name and the port in --router; is the router running, and do firewalls let this machine through?"
 		}
 		return nil, f

@@ -30,7 +30,7 @@ func newProxyCommand(environ []string) *cobra.Command {
 but loopback, link-local and other special addresses, which only a CIDR that
 lies within them opens.`,
 		Example: `  oh-router proxy --allow '10.0.0.0/8:5432,3306' --allow '*.db.internal:*'
-  oh-router proxy --listen 127.0.0.1:9000 --allow 127.0.0.0/8:* --metrics 127.0.0.1:9001`,
+  oh-router proxy --listen 127.0.0.1:9000 --allow '127.0.0.0/8:*' --metrics 127.0.0.1:9001`,
 		Args: takes(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return serve(cmd, config.ProxyRole, environ, func(ctx context.Context, p *process) (server, error) {

@@ -187,6 +187,7 @@ func TestValuesRefused(t *testing.T) {
 		arg  string
 		want string
 	}{
+		{Up, "--listen=0.0.0.0:8080", `--listen: 0.0.0.0 (all addresses) is not a loopback address, and there is no certificate to secure it with: run 'oh-router router' and 'oh-router proxy', which can have one, use one such as 127.0.0.1:8080, or accept the risk with --insecure`},
 		{Up, "--log-level=loud", `--log-level: "loud" is not a level: debug, info, warn or error`},
 		{Up, "--dead-peer-timeout=4s", `--dead-peer-timeout: 4s is too short: it has to be 5s at least`},
 		{Up, "--dead-peer-timeout=11m", `--dead-peer-timeout: 11m is too long: it may be 10m0s at most`},

@@ -34,7 +34,10 @@ func checkRouter(c *Config, v values, dials, secured bool) (problems []error) {
 	if c.Insecure || secured {
 		return nil
 	}
-	const remedy = "make one with 'oh-router ca init'"
+	remedy := "make one with 'oh-router ca init'"
+	if !dials { // up has none
+		remedy = "run 'oh-router router' and 'oh-router proxy', which can have one"
+	}
 	if asked {
 		problems = append(problems, onLoopback(v["router.bind_address"], r.BindAddress, "127.0.0.1", remedy)...)
 	}

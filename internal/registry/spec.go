@@ -93,7 +93,7 @@ func (f *facts) agrees(spec ohrouter.BindingSpec) error {
 	differs := func(field string, has any, patch bool) error {
 		how := "unbind it first"
 		if patch {
-			how = fmt.Sprintf("PATCH /v1/bindings/%s changes it", f.kept.ID)
+			how = fmt.Sprintf("PATCH /v1/bindings/%s changes it, or unbind it first", f.kept.ID)
 		}
 		return ohrouter.Errorf(ohrouter.Conflict, "%s is bound already as %s, with %s %v; %s", f.target, f.kept.ID, field, has, how)
 	}
