@@ -22,16 +22,16 @@ import (
 type loop struct {
 	*loops
 	epoll, wakeup int
-	buf           [bufferSize]byte   // what one read moves at most
-	now           time.Time          // when this turn began
-	looked        time.Time          // at openings and young, last
-	busy          []*pair            // have had their turn, and have more to do
-	losing        map[*pair]struct{} // one end is lost, the other may still take what came before
-	opening       []*pair            // their sessions do not stand yet
-	shaking       fair.Queue[*end]   // have something to read for their handshakes
-	greeting      []young            // may have a greeting that waits; oldest first
-	young         []young            // stand, and are to be settled; oldest first
-	standing      atomic.Int64       // pairs whose sessions stand
+	buf           [bufferSize]byte // what one read moves at most
+	now           time.Time        // when this turn began
+	looked        time.Time        // at openings and young, last
+	busy          []*pair          // have had their turn, and have more to do
+	losing        map[*pair]losing
+	opening       []*pair          // their sessions do not stand yet
+	shaking       fair.Queue[*end] // have something to read for their handshakes
+	greeting      []young          // may have a greeting that waits; oldest first
+	young         []young          // stand, and are to be settled; oldest first
+	standing      atomic.Int64     // pairs whose sessions stand
 
 	// registering keeps a descriptor from being closed, its number from being
 	// given away, and its events from being changed, while another thread
@@ -57,7 +57,7 @@ func newLoop(ls *loops) (*loop, error) {
 		_ = unix.Close(epoll)
 		return nil, fmt.Errorf("create eventfd: %w", err)
 	}
-	l := &loop{loops: ls, epoll: epoll, wakeup: wakeup, losing: make(map[*pair]struct{})}
+	l := &loop{loops: ls, epoll: epoll, wakeup: wakeup, losing: make(map[*pair]losing)}
 	if err := l.watch(unix.EPOLL_CTL_ADD, wakeup, unix.EPOLLIN, 0); err != nil {
 		l.free()
 		return nil, err

@@ -21,11 +21,16 @@ type pair struct {
 	ended   bool     // one end has ended, as in end
 	end     End      // how the first one did
 	done    ender
-	handle  Session   // what its owner has
-	queued  bool      // in loop.busy
-	over    bool      // closed, or given back
-	until   time.Time // while an end is lost: when the other has taken nothing for too long
-	taken   uint64    // bytes that it had taken at the last look
+	handle  Session // what its owner has
+	queued  bool    // in loop.busy
+	over    bool    // closed, or given back
+}
+
+// losing is what there is of a pair that is losing an end, while the other one
+// may still take what came before.
+type losing struct {
+	taken uint64    // bytes that it had taken at the last look
+	until time.Time // when it has taken nothing for too long
 }
 
 // ender is told how a session has ended.
@@ -42,20 +47,19 @@ func (p *pair) on() *loop { return p.loop.Load() }
 
 // end is one of a pair's descriptors, and the direction that reads it.
 type end struct {
-	pair *pair
-	fd   int // -1 before it is known
-	side Side
-
+	pair   *pair
+	fd     int     // -1 before it is known
 	secure *secure // nil without TLS
+	lost   error   // reset, timed out, or gone
 	serial int32   // of its registration
+	side   Side
 
-	watched  bool  // registered with the loop
-	readable bool  // reading may give something
-	hup      bool  // it is over, unless it has had its FIN
-	last     bool  // a FIN or worse, or urgent data, has come: read until there is nothing
-	eof      bool  // nothing more to read
-	bulk     bool  // bytes arrive faster than a buffer holds: splice
-	lost     error // reset, timed out, or gone
+	watched  bool // registered with the loop
+	readable bool // reading may give something
+	hup      bool // it is over, unless it has had its FIN
+	last     bool // a FIN or worse, or urgent data, has come: read until there is nothing
+	eof      bool // nothing more to read
+	bulk     bool // bytes arrive faster than a buffer holds: splice
 
 	full     bool // writing would block
 	outEvent bool // the loop is told when writing no longer would
@@ -383,8 +387,7 @@ func (p *pair) lostEnd(e *end, err error) {
 	e.readable, e.last = !e.eof, true
 	p.record(e.side, err)
 	l := p.on()
-	p.until = l.now.Add(lingerFor)
-	l.losing[p] = struct{}{}
+	l.losing[p] = losing{until: l.now.Add(lingerFor)}
 }
 
 // lose passes the loss of one end on to the other, once that has taken what
@@ -402,10 +405,13 @@ func (p *pair) lose() {
 	if o.lost == nil {
 		unsent, err := unix.IoctlGetInt(o.fd, unix.SIOCOUTQ)
 		delivered := e.eof && e.held == 0 && e.greeting == nil && unsent == 0 && (o.secure == nil || len(o.secure.queue) == 0)
-		if taken := e.moved.Load() - uint64(unsent); taken != p.taken {
-			p.taken, p.until = taken, p.on().now.Add(lingerFor)
+		l := p.on()
+		state := l.losing[p]
+		if taken := e.moved.Load() - uint64(unsent); taken != state.taken {
+			state = losing{taken: taken, until: l.now.Add(lingerFor)}
+			l.losing[p] = state
 		}
-		if err == nil && !delivered && p.on().now.Before(p.until) {
+		if err == nil && !delivered && l.now.Before(state.until) {
 			return
 		}
 	}

@@ -28,7 +28,7 @@ type Counters struct {
 }
 
 // Side is one of the two connections of a session.
-type Side int
+type Side uint8
 
 // The sides, in the order of [Pipe]'s parameters.
 const (
