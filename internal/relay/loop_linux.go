@@ -28,6 +28,7 @@ type loop struct {
 	busy          []*pair          // have had their turn, and have more to do
 	losing        map[*pair]losing
 	opening       []*pair          // their sessions do not stand yet
+	spare         []*opening       // for those to come
 	shaking       fair.Queue[*end] // have something to read for their handshakes
 	greeting      []young          // may have a greeting that waits; oldest first
 	young         []young          // stand, and are to be settled; oldest first

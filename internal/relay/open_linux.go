@@ -72,7 +72,8 @@ func (p *pair) connect(to netip.AddrPort, talk socket.Talk) bool {
 
 // newPair returns a pair that has its end A.
 func (l *loop) newPair(a Conn, s Opening, live *Counters, within time.Duration) *pair {
-	p := &pair{done: s, opening: &opening{Opening: s, a: a, within: within}}
+	p := &pair{done: s, opening: l.newOpening()}
+	*p.opening = opening{Opening: s, a: a, within: within}
 	p.handle.raw = rawSession{p}
 	p.loop.Store(l)
 	p.ends[A] = end{pair: p, fd: a.raw.fd, side: A, moved: &live.AB}
@@ -189,13 +190,31 @@ func (s stage) call() string {
 	return "read"
 }
 
-// stand begins the session.
+// stand begins the session. What there is of its opening is another's from here
+// on.
 func (p *pair) stand() {
-	l := p.on()
-	l.young = append(l.young, young{p, l.now, p.opening.sockets})
+	l, o := p.on(), p.opening
+	l.young = append(l.young, young{p, l.now, o.sockets})
 	l.unlist(p)
-	p.opening = nil
+	p.opening, *o = nil, opening{}
+	if len(l.spare) < maxSpare {
+		l.spare = append(l.spare, o)
+	}
 	l.standing.Add(1)
+}
+
+// maxSpare is how many openings a loop keeps for the next: each is a third of a
+// KiB that need not be collected.
+const maxSpare = 64
+
+func (l *loop) newOpening() *opening {
+	last := len(l.spare) - 1
+	if last < 0 {
+		return new(opening)
+	}
+	o := l.spare[last]
+	l.spare = l.spare[:last]
+	return o
 }
 
 // fail gives a back: there will be no session.
