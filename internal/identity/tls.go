@@ -4,7 +4,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
-	"fmt"
 	"net"
 	"net/http"
 	"reflect"
@@ -159,7 +158,7 @@ func Explain(err error) error {
 	case alertProtocolVersion:
 		e.Message = "the peer does not speak the same version of TLS: 1.3 is needed"
 	case alertNoProtocol:
-		e.Message = fmt.Sprintf("the peer does not speak %s: look at the address", ALPN)
+		e.Message = "the peer serves something else there: look at the port, a router's and a proxy's are easily exchanged"
 	default:
 		return err
 	}

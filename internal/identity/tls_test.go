@@ -356,7 +356,7 @@ func TestExplain(t *testing.T) {
 	}{
 		"refused":  {skip, "does not accept the certificate of this machine"},
 		"none":     {bare, "does not accept the certificate of this machine"},
-		"protocol": {foreign, "the peer does not speak oh-router/1"},
+		"protocol": {foreign, "the peer serves something else there"},
 		"version":  {old, "1.3 is needed"},
 	} {
 		c, _ := shake(t, tt.client, proxy.LinkServer())
