@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -112,9 +114,7 @@ func initCA(cmd *cobra.Command, state string, hosts []string, invite, out string
 	if err != nil {
 		return err
 	}
-	if token != "" {
-		fmt.Fprintf(cmd.ErrOrStderr(), "API token with the role admin: %s\n", token)
-	}
+	tellOfToken(cmd.ErrOrStderr(), state, token)
 	if invite == "" {
 		return nil
 	}
@@ -129,6 +129,18 @@ func tellOfCA(w io.Writer, state string, made identity.Summary) {
 	fmt.Fprintf(w, "%s: %s\n", said, identity.CAFile(state))
 	fmt.Fprintf(w, "its SHA-256 is %s\n", identity.Fingerprint(made.CA))
 	fmt.Fprintf(w, "this machine is %s, called %s (--host adds names)\n", made.ID, strings.Join(made.Hosts, ", "))
+}
+
+// tellOfToken says where the API token is that has been made. If none was, and
+// the former one is not where it has been, its owner may have lost it.
+func tellOfToken(w io.Writer, state, made string) {
+	file := filepath.Join(state, adminTokenFile)
+	if made != "" {
+		fmt.Fprintf(w, "API token with the role admin: %s\n", made)
+	} else if _, err := os.Stat(file); errors.Is(err, fs.ErrNotExist) {
+		fmt.Fprintf(w, "there are API tokens already, which stay, but none in %s; if all of admins are lost:\n", file)
+		fmt.Fprintf(w, "  oh-router token create NAME --role admin --out %s --state %s\n", file, state)
+	}
 }
 
 // makeAdminToken makes the first API token and returns the file that has it;
