@@ -53,10 +53,10 @@ func (s *routerServer) openTrust(ctx context.Context) (err error) {
 
 // links returns the TLS settings of links to each proxy, which it keeps: they
 // hold the sessions that make handshakes short.
-func (t *trust) links() func(p link.Proxy, again bool) *tls.Config {
+func (t *trust) links() func(p link.Proxy, again bool) (*tls.Config, bool) {
 	var mu sync.Mutex // guards kept
 	kept := make(map[link.Proxy]*identity.Links)
-	return func(p link.Proxy, again bool) *tls.Config {
+	return func(p link.Proxy, again bool) (*tls.Config, bool) {
 		mu.Lock()
 		defer mu.Unlock()
 		if kept[p] == nil {

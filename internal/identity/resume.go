@@ -2,7 +2,6 @@ package identity
 
 import (
 	"crypto/tls"
-	"errors"
 	"sync/atomic"
 )
 
@@ -13,8 +12,8 @@ import (
 // quantum computer breaks costs three times that of a curve. But the secrets of
 // a resumed session also come from those of the session that it resumes (RFC
 // 8446, section 2.2): when that was safe, so is what follows, and a curve is
-// enough to have fresh keys. So whoever can resume offers a curve alone, and
-// takes nothing but a resumed session for it.
+// enough to have fresh keys. So whoever can resume offers a curve alone, and has
+// to take nothing but a resumed session for it.
 type Links struct {
 	whole, resumed *tls.Config
 	sessions       *sessionCache
@@ -28,29 +27,23 @@ func (c *Credentials) Links(proxy string) *Links {
 	l.whole.ClientSessionCache = l.sessions
 	l.resumed = l.whole.Clone()
 	l.resumed.CurvePreferences = []tls.CurveID{tls.CurveP256}
-	l.resumed.VerifyConnection = func(s tls.ConnectionState) error {
-		if !s.DidResume {
-			return errNotResumed
-		}
-		return l.whole.VerifyConnection(s)
-	}
 	return l
 }
 
-// errNotResumed is why a handshake is begun anew, as a whole.
-var errNotResumed = errors.New("the proxy does not resume the session")
-
 // Settings returns the settings of the next handshake; again tells that the one
-// before has failed. Then the session is forgotten: crypto/tls would resume it
-// for ever, also when it is what the proxy refuses.
-func (l *Links) Settings(again bool) *tls.Config {
+// before has failed. resumes tells that they are for a session that is resumed: a
+// handshake that is none has to count as failed. crypto/tls could
+// refuse it by itself, but would tell the proxy that its certificate is bad,
+// which has but restarted. After a failure the session is forgotten: crypto/tls
+// would resume it for ever, also when it is what the proxy refuses.
+func (l *Links) Settings(again bool) (settings *tls.Config, resumes bool) {
 	if again {
 		l.sessions.Put(domain, nil)
 	}
 	if !l.sessions.some.Load() {
-		return l.whole
+		return l.whole, false
 	}
-	return l.resumed
+	return l.resumed, true
 }
 
 // sessionCache knows whether there is a session to resume.

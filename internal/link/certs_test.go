@@ -79,6 +79,6 @@ func (c certs) client() *tls.Config {
 }
 
 // always makes the same settings for every attempt.
-func always(c *tls.Config) func(Proxy, bool) *tls.Config {
-	return func(Proxy, bool) *tls.Config { return c }
+func always(c *tls.Config) func(Proxy, bool) (*tls.Config, bool) {
+	return func(Proxy, bool) (*tls.Config, bool) { return c, false }
 }

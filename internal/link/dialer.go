@@ -17,9 +17,10 @@ import (
 type Dialer struct {
 	// TLS returns the settings for a link to a proxy, and, when a handshake with
 	// them has failed, those for a second attempt, which may be the same for
-	// none. A proxy's refusal comes behind the handshake: then the next link is
-	// the second attempt. A nil TLS is plain TCP.
-	TLS func(p Proxy, again bool) *tls.Config
+	// none. resumes tells that they are for a session that is resumed: a handshake
+	// that is none has failed. A proxy's refusal comes behind the handshake: then
+	// the next link is the second attempt. A nil TLS is plain TCP.
+	TLS func(p Proxy, again bool) (settings *tls.Config, resumes bool)
 	// Explain may find a better error for a link to a proxy that was not made.
 	Explain func(p Proxy, err error) error
 	// MaxHandshake is how many bytes of TLS a proxy may send before it has proved

@@ -29,6 +29,7 @@ type Handshake struct {
 	said  bool     // it has answered
 
 	settings *tls.Config // of TLS for the call; nil without
+	resumes  bool        // they are for a session that is resumed
 	proved   bool        // they were good
 
 	worst error // of the answers so far, the one that says most
@@ -74,7 +75,7 @@ func (h *Handshake) Call(cut func()) (c Call, ok bool) {
 	h.link.begun, h.link.cut = now, cut
 	c = Call{To: to, Hello: h.hello, ConnectWithin: Timeout, AnswerWithin: p.patience() + Timeout, Sockets: h.dialer.Sockets}
 	if d := h.dialer; d.TLS != nil {
-		h.settings = d.TLS(p.Proxy, p.wasRefused())
+		h.settings, h.resumes = d.TLS(p.Proxy, p.wasRefused())
 		c.Secure = func(raw io.ReadWriter) *tls.Conn {
 			return tls.Client(lent(raw, d.MaxHandshake), h.settings)
 		}
@@ -85,6 +86,9 @@ func (h *Handshake) Call(cut func()) (c Call, ok bool) {
 // Secured notes who the proxy has proved to be. It fails when that is not good
 // any more.
 func (h *Handshake) Secured(peer tls.ConnectionState) error {
+	if h.resumes && !peer.DidResume {
+		return errNotResumed
+	}
 	now := time.Now()
 	h.link.proxy.pool.tookSetUp(now.Sub(h.link.begun), now)
 	h.link.begun = time.Time{} // the set-up itself has asked the proxy
@@ -137,8 +141,7 @@ func (h *Handshake) Failed(err error, gave bool) error {
 // with other settings, which Dial does.
 func (h *Handshake) otherwise(err error) bool {
 	_, network := errors.AsType[*os.SyscallError](err)
-	return h.settings != nil && !h.proved && !network && !isTimeout(err) &&
-		h.dialer.TLS(h.link.proxy.Proxy, true) != h.settings
+	return h.settings != nil && !h.proved && !network && !isTimeout(err) && h.dialer.differs(h.link.proxy, h.settings)
 }
 
 // failed takes note of how the attempt with h.link ended. It tells whether

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"io"
 	"maps"
 	"net"
@@ -40,8 +41,9 @@ func (d *Dialer) connect(ctx context.Context, p *proxy) (*Link, error) {
 // nothing, there is a second attempt if there are other settings for that.
 func (d *Dialer) connectWith(ctx context.Context, p *proxy, again bool) (net.Conn, error) {
 	var settings *tls.Config
+	var resumes bool
 	if d.TLS != nil {
-		settings = d.TLS(p.Proxy, again)
+		settings, resumes = d.TLS(p.Proxy, again)
 	}
 	conn, err := d.Sockets.Dial(ctx, p.Address)
 	if err != nil {
@@ -55,14 +57,27 @@ func (d *Dialer) connectWith(ctx context.Context, p *proxy, again bool) (net.Con
 	secure := tls.Client(under, settings)
 	err = secure.HandshakeContext(ctx)
 	over()
+	if err == nil && resumes && !secure.ConnectionState().DidResume {
+		err = errNotResumed
+	}
 	if err == nil {
 		return secure, nil
 	}
 	socket.Abort(conn)
-	if again || ctx.Err() != nil || d.TLS(p.Proxy, true) == settings {
+	if again || ctx.Err() != nil || !d.differs(p, settings) {
 		return nil, err
 	}
 	return d.connectWith(ctx, p, true)
+}
+
+// errNotResumed is why a handshake is begun anew, as a whole.
+var errNotResumed = errors.New("the proxy does not resume the session")
+
+// differs tells whether a second attempt has other settings. The first has
+// failed.
+func (d *Dialer) differs(p *proxy, settings *tls.Config) bool {
+	other, _ := d.TLS(p.Proxy, true)
+	return other != settings
 }
 
 // bounded returns conn for TLS to run over. Until its handshake is over the peer
@@ -175,6 +190,10 @@ func (d *Dialer) Cut(bad func(leaf *x509.Certificate) bool) (n int) {
 // reset ends a link with TLS, whoever has its connection.
 func (l *Link) reset() {
 	l.secured.mu.Lock()
+	if _, open := l.secured.links[l]; !open { // its session may have another link by now
+		l.secured.mu.Unlock()
+		return
+	}
 	cut := l.cut
 	if tcp := socket.TCP(l.conn); cut == nil && tcp != nil {
 		socket.Abort(tcp) // before somebody takes it

@@ -136,28 +136,29 @@ func TestSecondAttempt(t *testing.T) {
 		address       string
 		attempts      int32 // connections
 		asked         string
-		ok            bool
+		ok, resumes   bool
 	}{
-		{"good at once", good, bad, f.Address, 1, "first", true},
-		{"good then", bad, good, f.Address, 2, "first, again, again", true},
-		{"bad then", bad, other.client(), f.Address, 2, "first, again, again", false},
-		{"the same", bad, bad, f.Address, 1, "first, again", false},
-		{"nobody listens", good, bad, unreachable(t), 0, "first", false},
+		{"good at once", good, bad, f.Address, 1, "first", true, false},
+		{"good, but nothing is resumed", good, c.client(), f.Address, 2, "first, again, again", true, true},
+		{"good then", bad, good, f.Address, 2, "first, again, again", true, false},
+		{"bad then", bad, other.client(), f.Address, 2, "first, again, again", false, false},
+		{"the same", bad, bad, f.Address, 1, "first, again", false, false},
+		{"nobody listens", good, bad, unreachable(t), 0, "first", false, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			p := Proxy{Name: "far", Address: tt.address}
 			n := newNear(t, &c, Pool{}, p)
 			var asked []string
-			n.TLS = func(of Proxy, again bool) *tls.Config {
+			n.TLS = func(of Proxy, again bool) (*tls.Config, bool) {
 				if of != p {
 					t.Errorf("asked for the settings of %v, want %v", of, p)
 				}
 				if again {
 					asked = append(asked, "again")
-					return tt.second
+					return tt.second, false
 				}
 				asked = append(asked, "first")
-				return tt.first
+				return tt.first, tt.resumes
 			}
 			before := f.accepted.Load()
 			l, err := n.Dial(t.Context(), Want{Session: "s-1", Target: database})
@@ -226,11 +227,11 @@ func TestAttemptAfterARefusal(t *testing.T) {
 	n := newNear(t, &c, Pool{}, f.Proxy)
 	first, again := c.client(), c.client()
 	first.Certificates = []tls.Certificate{other.router}
-	n.TLS = func(_ Proxy, second bool) *tls.Config {
+	n.TLS = func(_ Proxy, second bool) (*tls.Config, bool) {
 		if second {
-			return again
+			return again, false
 		}
-		return first
+		return first, false
 	}
 	n.Explain = func(Proxy, error) error { return ohrouter.Errorf(ohrouter.Unauthorized, "explained") }
 	for i := range 4 {

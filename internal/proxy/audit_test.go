@@ -104,8 +104,8 @@ func TestAuditNamesTheRouter(t *testing.T) {
 		Audit: log.Log, TLS: &tls.Config{Certificates: []tls.Certificate{pair}, ClientAuth: tls.RequireAnyClientCert},
 		Name: func(leaf *x509.Certificate) string { return leaf.Subject.CommonName },
 	}, patient, "127.0.0.1:*")
-	f.TLS = func(link.Proxy, bool) *tls.Config {
-		return &tls.Config{Certificates: []tls.Certificate{pair}, InsecureSkipVerify: true}
+	f.TLS = func(link.Proxy, bool) (*tls.Config, bool) {
+		return &tls.Config{Certificates: []tls.Certificate{pair}, InsecureSkipVerify: true}, false
 	}
 	x := listen(t, "127.0.0.1", 0)
 	l, server := f.link(x, false)
