@@ -224,11 +224,15 @@ func (p *pair) fail(err error) {
 	p.giveUpShaking()
 	f := Failure{Err: err, Read: o.read, Said: o.said}
 	if s := p.ends[A].secure; s != nil && o.shook {
-		if err := s.uncork(); err == nil && len(s.queue) == 0 {
+		switch err := s.uncork(); {
+		case err != nil:
+			f.Err = err // a has gone: nobody waits for the rest
+		case len(s.queue) == 0:
 			o.a.raw.secure, f.TLS = s, s.conn
 		}
 	}
 	l.unlist(p)
+	delete(l.losing, p) // it may be there when a registration has failed
 	l.leave(&p.ends[A])
 	if b := &p.ends[B]; b.fd >= 0 {
 		l.leave(b)

@@ -95,7 +95,8 @@ func (e *end) happened(events uint32) {
 	}
 	if events&(unix.EPOLLOUT|unix.EPOLLHUP|unix.EPOLLERR) != 0 {
 		e.full = false
-		if e.secure != nil && !e.secure.corked {
+		// Of one that is being opened the error is looked at first.
+		if e.secure != nil && !e.secure.corked && (p.opening == nil || events&unix.EPOLLERR == 0) {
 			if p.pushed(e); p.over {
 				return
 			}
