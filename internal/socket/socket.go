@@ -10,6 +10,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"net/netip"
 	"time"
 )
 
@@ -65,7 +66,11 @@ func (o Options) Listen(ctx context.Context, address string) (*net.TCPListener, 
 		lc.KeepAliveConfig, lc.KeepAlive = net.KeepAliveConfig{}, -1
 	}
 	lc.SetMultipathTCP(false) // splice wants plain TCP
-	l, err := lc.Listen(ctx, "tcp", address)
+	network := "tcp"
+	if at, err := netip.ParseAddrPort(address); err == nil && at.Addr().Is4() {
+		network = "tcp4" // package net takes 0.0.0.0 for all addresses of IPv6, too
+	}
+	l, err := lc.Listen(ctx, network, address)
 	if err != nil {
 		return nil, err
 	}
