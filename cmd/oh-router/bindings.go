@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"maps"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -80,12 +81,25 @@ func bindingListing(now time.Time) listing[ohrouter.Binding] {
 			{head: "LAST USED", cell: func(b b) string { return agoText(now, b.LastUsedAt) }},
 			{head: "STATE", cell: func(b b) string { return string(b.State) }},
 			{head: "PROXY", wide: true, cell: func(b b) string { return string(b.Proxy) }},
+			{head: "ALLOW", wide: true, cell: func(b b) string { return allowText(b.Allow) }},
 			{head: "OWNER", wide: true, cell: func(b b) string { return string(b.Owner) }},
 			{head: "LABELS", wide: true, cell: func(b b) string { return labelsText(b.Labels) }},
 			{head: "EXPIRES", wide: true, cell: func(b b) string { return expiresText(now, b.ExpiresAt) }},
 			{head: "LAST ERROR", wide: true, cell: func(b b) string { return failureText(now, b.LastError) }},
 		},
 	}
+}
+
+// allowText returns who may connect, as the --allow flag takes it.
+func allowText(allow []netip.Prefix) string {
+	if len(allow) == 0 {
+		return "anybody"
+	}
+	var list []string
+	for _, p := range allow {
+		list = append(list, p.String())
+	}
+	return strings.Join(list, ",")
 }
 
 // labelsText returns labels as the --label flag takes them.
