@@ -2,10 +2,8 @@ package relay
 
 import (
 	"errors"
-	"net"
 	"os"
 	"sync/atomic"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -24,13 +22,6 @@ type pair struct {
 	handle  Session // what its owner has
 	queued  bool    // in loop.busy
 	over    bool    // closed, or given back
-}
-
-// losing is what there is of a pair that is losing an end, while the other one
-// may still take what came before.
-type losing struct {
-	taken uint64    // bytes that it had taken at the last look
-	until time.Time // when it has taken nothing for too long
 }
 
 // ender is told how a session has ended.
@@ -248,12 +239,6 @@ func (p *pair) received(e *end, n int, err error) bool {
 	return false
 }
 
-// isClosed tells whether a connection that has not been sent a FIN is over.
-func isClosed(fd int) bool {
-	info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
-	return err == nil && info.State == socket.StateClose
-}
-
 // flush gives o what is held of e's bytes.
 func (p *pair) flush(e, o *end) {
 	var n int
@@ -345,124 +330,4 @@ func (e *end) release() {
 	if len(e.rest) == 0 {
 		e.rest = nil
 	}
-}
-
-// passOn passes the end of e's stream on to o.
-func (p *pair) passOn(e, o *end) {
-	e.release()
-	if o.finished || e.lost != nil {
-		return // lose passes a loss on
-	}
-	o.finished = true
-	if o.secure != nil {
-		if err := o.secure.conn.CloseWrite(); err != nil {
-			p.lostEnd(o, err)
-		}
-		return
-	}
-	if e.finished && o.eof && e.done() {
-		return // the close that comes now sends it
-	}
-	if err := socket.CloseWrite(o.fd); err != nil {
-		p.lostEnd(o, os.NewSyscallError("shutdown", err))
-	}
-}
-
-// record notes how an end ended: how the first one did is how the session did.
-func (p *pair) record(side Side, err error) {
-	if !p.ended {
-		p.ended, p.end = true, End{Side: side, Err: err}
-	}
-	if p.end.Side == side && p.end.Err == nil {
-		p.end.Err = err
-	}
-}
-
-// lostEnd notes that an end was reset or is gone. What it sent before is still
-// passed on.
-func (p *pair) lostEnd(e *end, err error) {
-	if e.lost != nil {
-		return
-	}
-	e.lost = err
-	e.readable, e.last = !e.eof, true
-	p.record(e.side, err)
-	l := p.on()
-	l.losing[p] = losing{until: l.now.Add(lingerFor)}
-}
-
-// lose passes the loss of one end on to the other, once that has taken what
-// came before, or takes nothing any more.
-func (p *pair) lose() {
-	p.pump()
-	if p.over {
-		return
-	}
-	e := &p.ends[A]
-	if e.lost == nil {
-		e = &p.ends[B]
-	}
-	o := e.other()
-	if o.lost == nil {
-		unsent, err := unix.IoctlGetInt(o.fd, unix.SIOCOUTQ)
-		delivered := e.eof && e.held == 0 && e.greeting == nil && unsent == 0 && (o.secure == nil || len(o.secure.queue) == 0)
-		l := p.on()
-		state := l.losing[p]
-		if taken := e.moved.Load() - uint64(unsent); taken != state.taken {
-			state = losing{taken: taken, until: l.now.Add(lingerFor)}
-			l.losing[p] = state
-		}
-		if err == nil && !delivered && l.now.Before(state.until) {
-			return
-		}
-	}
-	p.abort()
-}
-
-// cut ends the session from outside.
-func (p *pair) cut() {
-	if !p.over {
-		p.abort()
-	}
-}
-
-// abort ends the session so that both peers see a reset: SO_LINGER is 0.
-func (p *pair) abort() {
-	if !p.ended {
-		p.ended, p.end = true, End{Side: A, Err: net.ErrClosed}
-	}
-	p.finish()
-}
-
-// close ends an orderly session: the kernel delivers what it holds.
-func (p *pair) close() {
-	for i := range p.ends {
-		socket.Deliver(p.ends[i].fd)
-	}
-	p.finish()
-}
-
-// finish reports the end and closes the descriptors, in this order: who sees
-// the end of a connection finds it accounted for.
-func (p *pair) finish() {
-	l := p.on()
-	p.over = true
-	delete(l.losing, p)
-	if p.opening != nil {
-		l.unlist(p)
-	} else {
-		l.standing.Add(-1)
-	}
-	p.giveUpShaking()
-	for i := range p.ends {
-		e := &p.ends[i]
-		if e.pipe != nil && e.held > 0 {
-			pipes.drop(e.pipe)
-			e.pipe = nil
-		}
-		e.held, e.rest = 0, nil
-		e.release()
-	}
-	p.done.Ended(p.end)
-	l.remove(p)
 }
