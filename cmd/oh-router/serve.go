@@ -103,7 +103,7 @@ func serve(cmd *cobra.Command, role config.Role, environ []string, start func(co
 				return &failure{message: "stopped at once by a second signal; sessions that were open are reset", exit: exitFailed}
 			default:
 				draining = true
-				p.log.Info("shutting down", "signal", sig.String(), "drain_timeout", p.cfg.DrainTimeout)
+				p.log.Info("shutting down; a second signal ends at once", "signal", sig.String(), "drain_timeout", p.cfg.DrainTimeout)
 				stop()
 			}
 		}
