@@ -211,14 +211,14 @@ func TestDrainsEndResets(t *testing.T) {
 	server := tg.accept(t)
 	s.awaitEstablished(t, b.ID)
 	start := time.Now()
-	s.want(t, 204, "", http.MethodDelete, "/v1/bindings/"+b.ID+"?drain=700ms", nil)
-	if took := time.Since(start); took > 500*time.Millisecond {
+	s.want(t, 204, "", http.MethodDelete, "/v1/bindings/"+b.ID+"?drain=2s", nil)
+	if took := time.Since(start); took > 1500*time.Millisecond {
 		t.Errorf("DELETE answered after %v, want at once", took)
 	}
 	wantReset(t, client, "client", 0)
 	wantReset(t, server, "target", 0)
-	if took := time.Since(start); took < 600*time.Millisecond {
-		t.Errorf("sessions were cut after %v, want 700ms", took)
+	if took := time.Since(start); took < 1900*time.Millisecond {
+		t.Errorf("sessions were cut after %v, want 2s", took)
 	}
 	s.awaitGone(t, b.ID, soon)
 }

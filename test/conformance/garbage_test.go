@@ -118,9 +118,9 @@ func TestGarbageAtLinkPort(t *testing.T) {
 func TestTrickleAtLinkPort(t *testing.T) {
 	t.Parallel()
 	s := start(t, flags{})
+	start := time.Now() // the time runs from when the proxy accepts
 	c := connect(t, s.link)
 	command := connectCommand(t)
-	start := time.Now()
 	tick := time.NewTicker(500 * time.Millisecond)
 	defer tick.Stop()
 	for _, b := range command {
