@@ -75,7 +75,7 @@ func startProxy(ctx context.Context, p *process, address string, budget socket.B
 	all, ofOne := p.handshakes()
 	s.proxy = proxy.New(proxy.Config{
 		Own: s.own(), Handshakes: all, HandshakesPerSource: ofOne,
-		TLS: s.linkSettings(), Explain: identity.Explain, MaxHandshake: p.cfg.MaxHandshake,
+		TLS: s.linkSettings(), Explain: identity.Explain, MaxHandshake: p.cfg.MaxHandshake, HandshakeTimeout: p.cfg.HandshakeTimeout,
 		Allow: cfg.Allow, DialTimeout: cfg.DialTimeout, Targets: p.sockets(cfg.TargetCongestion), Descriptors: budget, States: states, Relay: p.relay,
 		Name: nameOf, Audit: p.audit, Log: p.log, Metrics: p.metrics,
 	})

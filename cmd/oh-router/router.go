@@ -119,6 +119,9 @@ func startRouter(ctx context.Context, p *process, proxies []link.Proxy, budget s
 	}
 	s.http = p.httpServer(handler)
 	s.http.TLSConfig = s.trust.https()
+	if p.cfg.HandshakeTimeout > 0 {
+		s.http.ReadHeaderTimeout = p.cfg.HandshakeTimeout
+	}
 	return s, nil
 }
 

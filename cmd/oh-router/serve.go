@@ -228,6 +228,7 @@ func (p *process) reload(s server, load func() (config.Config, error)) {
 		"link_security":       cfg.LinkSecurity != p.cfg.LinkSecurity,
 		"tls_cert":            cfg.Certificate != p.cfg.Certificate,
 		"max_handshake_bytes": cfg.MaxHandshake != p.cfg.MaxHandshake,
+		"handshake_timeout":   cfg.HandshakeTimeout != p.cfg.HandshakeTimeout,
 	})
 	p.level.Set(cfg.LogLevel)
 	p.cfg.DrainTimeout = cfg.DrainTimeout

@@ -61,6 +61,8 @@ type Common struct {
 	LinkSecurity    LinkSecurity
 	Certificate     Certificate
 	MaxHandshake    int // bytes of TLS from a peer that has not proved who it is
+
+	HandshakeTimeout time.Duration // how long such a peer has; 0 the default
 }
 
 // LinkSecurity is what protects links.

@@ -56,7 +56,7 @@ func diff(want, got Config) string {
 }
 
 func TestDefaults(t *testing.T) {
-	common := Common{LogLevel: slog.LevelInfo, LogFormat: AutoLog, DrainTimeout: 30 * time.Second, DeadPeerTimeout: 25 * time.Second, LinkSecurity: AutoSecurity, MaxHandshake: 16 << 10}
+	common := Common{LogLevel: slog.LevelInfo, LogFormat: AutoLog, DrainTimeout: 30 * time.Second, DeadPeerTimeout: 25 * time.Second, LinkSecurity: AutoSecurity, MaxHandshake: 16 << 10, HandshakeTimeout: 5 * time.Second}
 	router := Router{
 		Listen:      netip.MustParseAddrPort("127.0.0.1:8080"),
 		BindAddress: netip.MustParseAddr("127.0.0.1"),

@@ -96,6 +96,13 @@ func commonSettings() []setting {
 			key: "max_handshake_bytes", roles: []Role{RouterRole, ProxyRole}, arg: "NUMBER", def: "16384",
 			help: "bytes of TLS that a peer may send before it has proved who it is, from 8192 to 262144",
 			set:  one(func(c *Config, v string) (err error) { c.MaxHandshake, err = parseHandshake(v); return }),
+		}, {
+			key: "handshake_timeout", roles: []Role{RouterRole, ProxyRole}, arg: "DURATION", def: "5s",
+			help: "how long a peer has to prove who it is and say what it wants, from 1s to 1m",
+			set: one(func(c *Config, v string) (err error) {
+				c.HandshakeTimeout, err = parseDuration(v, time.Second, time.Minute)
+				return
+			}),
 		},
 	}
 }

@@ -2,6 +2,7 @@ package link
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -41,6 +42,9 @@ type Acceptor struct {
 	// MaxHandshake is how many bytes of TLS a peer may send before it has proved
 	// who it is; 0 any number.
 	MaxHandshake int
+	// HandshakeTimeout is how long a peer has to prove who it is and say what it
+	// wants; 0 is [Timeout].
+	HandshakeTimeout time.Duration
 	// Draining, if not nil, is closed when warm links are to go.
 	Draining <-chan struct{}
 
@@ -57,6 +61,8 @@ func (a *Acceptor) Secure() func(raw io.ReadWriter) *tls.Conn {
 	}
 	return func(raw io.ReadWriter) *tls.Conn { return tls.Server(lent(raw, a.MaxHandshake), a.TLS) }
 }
+
+func (a *Acceptor) timeout() time.Duration { return cmp.Or(a.HandshakeTimeout, Timeout) }
 
 // Begun is a connection with which somebody else has begun what
 // [Acceptor.AcceptWarm] does.
@@ -84,14 +90,14 @@ func (a *Acceptor) AcceptWarm(ctx context.Context, link Begun, warm func()) (*Re
 	err := r.begin(ctx, link)
 	if err != nil {
 		r.Close()
-		return nil, Refused(ctx, err)
+		return nil, a.Refused(ctx, err)
 	}
 	return r, nil
 }
 
 // begin proves who both are, if links use TLS, and reads the request.
 func (r *Request) begin(ctx context.Context, link Begun) error {
-	until := time.Now().Add(Timeout)
+	until := time.Now().Add(r.acceptor.timeout())
 	if link.Err != nil {
 		return r.unproved(ctx, link.Err, until)
 	}
@@ -298,7 +304,7 @@ func (a *Acceptor) Pipelined(b []byte) (r *Request, n int, err error) {
 
 // Refused makes the error of a handshake that the peer did not begin well, as
 // [Acceptor.Accept] returns it.
-func Refused(ctx context.Context, err error) error {
+func (a *Acceptor) Refused(ctx context.Context, err error) error {
 	_, explained := errors.AsType[*ohrouter.Error](err)
 	e := &ohrouter.Error{Code: ohrouter.InvalidRequest, Message: "peer broke off its part of the handshake", Err: err}
 	switch {
@@ -309,7 +315,7 @@ func Refused(ctx context.Context, err error) error {
 	case errors.Is(err, syscall.ECONNRESET): // a router that gives up or dies, a health check
 		return io.EOF
 	case isTimeout(err):
-		e.Message = fmt.Sprintf("peer did not finish its part of the handshake in %v", Timeout)
+		e.Message = fmt.Sprintf("peer did not finish its part of the handshake in %v", a.timeout())
 	}
 	return e
 }

@@ -167,6 +167,26 @@ func checkPipelined(t *testing.T, a *Acceptor, b []byte, want *Request) {
 		t.Errorf("Pipelined = %v, want %v", err, ErrNotPipelined)
 	case err == nil && want != nil:
 		t.Errorf("Pipelined waits for more of what Accept takes for %v", want.Target)
+	case err == nil && n <= len(b):
+		t.Errorf("Pipelined of %d bytes waits for %d", len(b), n)
+	}
+	// Who reads as much as it asks for, and no more, comes to the same.
+	for have := 0; ; {
+		part, n, perr := a.Pipelined(b[:have])
+		if part != nil {
+			part.Close()
+		}
+		switch {
+		case (part != nil || perr != nil) && (part != nil) != (req != nil):
+			t.Errorf("in steps Pipelined = %v, %v; at once %v, %v", part, perr, req, err)
+			return
+		case part != nil || perr != nil || n > len(b):
+			return
+		case n <= have:
+			t.Errorf("Pipelined of %d bytes asks for %d", have, n)
+			return
+		}
+		have = n
 	}
 }
 

@@ -3,6 +3,7 @@
 package proxy
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -36,6 +37,8 @@ type Config struct {
 	// Handshakes is how many links may not have said yet what they want, in all
 	// and of one source; 0 any number. The oldest go when there are more.
 	Handshakes, HandshakesPerSource int
+	// HandshakeTimeout is how long they have for that; 0 is [link.Timeout].
+	HandshakeTimeout time.Duration
 
 	States       *link.States
 	TLS          *tls.Config                                                  // of links; nil is plain TCP
@@ -76,6 +79,7 @@ type Proxy struct {
 
 // New returns a proxy that serves nothing yet.
 func New(cfg Config) *Proxy {
+	cfg.HandshakeTimeout = cmp.Or(cfg.HandshakeTimeout, link.Timeout)
 	p := &Proxy{
 		cfg:   cfg,
 		links: make(map[*session]struct{}),
@@ -94,7 +98,7 @@ func New(cfg Config) *Proxy {
 	p.allow.Store(cfg.Allow)
 	p.ctx, p.stop = context.WithCancel(context.Background())
 	p.taking, p.drain = context.WithCancel(p.ctx)
-	p.acceptor = &link.Acceptor{States: cfg.States, Patience: cfg.DialTimeout, TLS: cfg.TLS, Explain: cfg.Explain, MaxHandshake: cfg.MaxHandshake, Draining: p.taking.Done()}
+	p.acceptor = &link.Acceptor{States: cfg.States, Patience: cfg.DialTimeout, TLS: cfg.TLS, Explain: cfg.Explain, MaxHandshake: cfg.MaxHandshake, HandshakeTimeout: cfg.HandshakeTimeout, Draining: p.taking.Done()}
 	p.secure = p.acceptor.Secure()
 	cfg.Metrics.MustRegister(p.dialSeconds, p.dropped)
 	return p

@@ -73,7 +73,7 @@ func (p *Proxy) accepted(c relay.Conn) {
 		return
 	}
 	carried := c.Serve(relay.Terms{
-		AskWithin: link.Timeout, ConnectWithin: p.cfg.DialTimeout, Sockets: p.cfg.Targets, Secure: p.secure,
+		AskWithin: p.cfg.HandshakeTimeout, ConnectWithin: p.cfg.DialTimeout, Sockets: p.cfg.Targets, Secure: p.secure,
 	}, s, &s.live)
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -146,7 +146,7 @@ func (s *session) Failed(c relay.Conn, f relay.Failure) {
 		s.req = nil
 	case isTimeout(f.Err):
 		c.Abort()
-		p.wg.Go(func() { s.refused(link.Refused(p.ctx, f.Err)) }) // a log may be slow, and this is a loop
+		p.wg.Go(func() { s.refused(p.acceptor.Refused(p.ctx, f.Err)) }) // a log may be slow, and this is a loop
 		s.end()
 		return
 	}
