@@ -30,7 +30,7 @@ var mayImport = []struct {
 	{"client", nil},
 	{"internal/api", []string{"internal/access", "internal/audit"}},
 	{"internal/access", []string{"internal/policy"}},
-	{"internal/audit", nil},
+	{"internal/audit", []string{"internal/fair"}},
 	{"internal/audit/audittest", []string{"internal/audit"}},
 	{"internal/registry", []string{"internal/audit"}},
 	{"internal/identity", nil},

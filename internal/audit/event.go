@@ -6,6 +6,7 @@ import (
 	"time"
 
 	ohrouter "github.com/ohrouter/oh-router"
+	"github.com/ohrouter/oh-router/internal/fair"
 )
 
 // Event names what has happened.
@@ -100,7 +101,7 @@ func (e *Entry) kind() (k kind, refuses bool) {
 	}
 	from := cmp.Or(e.By.From.Addr(), e.Client.Addr(), e.Router.Addr())
 	k = kind{
-		event: string(e.Event), code: e.Code, outcome: e.Outcome, source: sourceOf(from),
+		event: string(e.Event), code: e.Code, outcome: e.Outcome, source: fair.Source(from),
 		session: e.Session != "", token: e.By.Token,
 		binding: e.Binding, proxy: e.Proxy, target: e.Target,
 	}

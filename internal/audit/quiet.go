@@ -6,6 +6,7 @@ import (
 	"net/netip"
 
 	ohrouter "github.com/ohrouter/oh-router"
+	"github.com/ohrouter/oh-router/internal/fair"
 )
 
 // Stranger is the address of one who has not proved who he is, as the value of
@@ -49,7 +50,7 @@ func (q quietHandler) Handle(ctx context.Context, r slog.Record) error {
 		}
 		if a.Value.Kind() == slog.KindLogValuer {
 			if s, is := a.Value.LogValuer().(Stranger); is {
-				k.source, strange = sourceOf(netip.AddrPort(s).Addr()), true
+				k.source, strange = fair.Source(netip.AddrPort(s).Addr()), true
 			}
 		}
 		return true

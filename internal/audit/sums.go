@@ -156,12 +156,3 @@ func (s *sums[V]) end() {
 	s.mu.Unlock()
 	s.tell()
 }
-
-// sourceOf returns what counts as one source.
-func sourceOf(a netip.Addr) netip.Addr {
-	a = a.Unmap().WithZone("")
-	if !a.Is6() {
-		return a
-	}
-	return netip.PrefixFrom(a, 64).Masked().Addr()
-}

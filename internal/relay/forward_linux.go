@@ -12,9 +12,9 @@ import (
 )
 
 // Forward connects a to another side, with TLS if so called, says hello there
-// and waits for the answer. Then it carries bytes between the two, until one of them has ended,
-// as [Engine.Start] does; those of live include what went right behind the
-// hello. It is to be called from where a was accepted.
+// and waits for the answer. Then it carries bytes between the two, until one of
+// them has ended, as [Engine.Start] does; those of live include what went right
+// behind the hello. It is to be called from where a was accepted.
 func (c Conn) Forward(call Call, s Answerer, live *Counters) *Session {
 	l := c.raw.loop
 	p := l.newPair(c, s, live, call.AnswerWithin)

@@ -68,7 +68,7 @@ func (p *pair) lineUp(e *end) {
 		return
 	}
 	p.opening.lined = true
-	var from netip.Addr // its own
+	var from netip.Addr // handshakes with b are of our own making: one source
 	if e.side == A {
 		from = p.opening.a.Remote.Addr()
 	}
