@@ -148,7 +148,7 @@ func (l *Listener) take(under net.Conn) {
 	c := &conn{Conn: under, listener: l}
 	c.place.Who = c
 	l.mu.Lock()
-	out := l.crowd.Join(&c.place, addrOf(under))
+	out := l.crowd.Join(&c.place, AddrOf(under.RemoteAddr()))
 	warn := out != nil && time.Since(l.warned) >= warnEvery
 	if warn {
 		l.warned = time.Now()
@@ -159,7 +159,7 @@ func (l *Listener) take(under net.Conn) {
 		out.Who.abort()
 	}
 	if warn {
-		l.cfg.Log.Warn("too many connections: the oldest without a call are dropped", "at", l.Addr().String(), "of", addrOf(out.Who).String(), "connections", n)
+		l.cfg.Log.Warn("too many connections: the oldest without a call are dropped", "at", l.Addr().String(), "of", AddrOf(out.Who.RemoteAddr()).String(), "connections", n)
 	}
 	switch {
 	case out == &c.place:
@@ -178,7 +178,7 @@ func (l *Listener) secure(c *conn) {
 	ctx, cancel := context.WithTimeout(l.ctx, l.cfg.Within)
 	defer cancel()
 	bound := NewHandshake(c.Conn, l.cfg.Handshake)
-	bound.Turn(l.turns.For(ctx, addrOf(c)))
+	bound.Turn(l.turns.For(ctx, AddrOf(c.RemoteAddr())))
 	c.bound.Store(bound)
 	t := tls.Server(c, l.cfg.TLS)
 	err := t.HandshakeContext(ctx)
@@ -246,9 +246,10 @@ func connOf(c net.Conn) *conn {
 	return c.(*conn)
 }
 
-// addrOf returns the address of a connection's peer.
-func addrOf(c net.Conn) netip.Addr {
-	tcp, ok := c.RemoteAddr().(*net.TCPAddr)
+// AddrOf returns the address of a peer; the zero Addr of one that had gone before
+// it was asked for.
+func AddrOf(peer net.Addr) netip.Addr {
+	tcp, ok := peer.(*net.TCPAddr)
 	if !ok {
 		return netip.Addr{}
 	}

@@ -124,7 +124,7 @@ func (r *Request) secure(ctx context.Context, until time.Time) error {
 	defer cancel()
 	under, over := r.conn, func() {}
 	if tcp, ok := under.(*net.TCPConn); ok {
-		under, over = bounded(tcp, r.acceptor.MaxHandshake, r.acceptor.turns.For(short, addrOf(tcp.RemoteAddr())))
+		under, over = bounded(tcp, r.acceptor.MaxHandshake, r.acceptor.turns.For(short, gate.AddrOf(tcp.RemoteAddr())))
 	}
 	conn := tls.Server(under, r.acceptor.TLS)
 	err := conn.HandshakeContext(short)
@@ -320,19 +320,9 @@ func (a *Acceptor) Refused(ctx context.Context, err error) error {
 	return e
 }
 
-// addrOf returns the address of a peer; the zero Addr of one that had gone before
-// it was asked for.
-func addrOf(peer net.Addr) netip.Addr {
-	tcp, ok := peer.(*net.TCPAddr)
-	if !ok {
-		return netip.Addr{}
-	}
-	return tcp.AddrPort().Addr().Unmap()
-}
-
 // park counts a warm or parked link of a source, up to the cap.
 func (a *Acceptor) park(source net.Addr) (release func(), err error) {
-	addr := addrOf(source)
+	addr := gate.AddrOf(source)
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.parked[addr] >= maxPerSource {

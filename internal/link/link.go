@@ -22,7 +22,7 @@ type Link struct {
 	conn    net.Conn // nil when somebody else has the connection
 	proxy   *proxy
 	tracker tracker
-	begun   time.Time // when connecting began; zero once that has been looked at, and with TLS
+	begun   time.Time // when connecting began; zero once that has been looked at, and once TLS has proved who the proxy is
 
 	secured *secured          // it is one of these, whose lock guards conn and cut; nil without TLS
 	leaf    *x509.Certificate // of the proxy, if it is
