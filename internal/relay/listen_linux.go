@@ -87,16 +87,33 @@ func (ls *loops) unwatch(l *Listener) {
 }
 
 // accept accepts a connection. The loop is told again when there are more, and
-// looks after its sessions before.
+// looks after its sessions before. When it was told so turn after turn it
+// accepts more at once, twice as many each time.
 func (l *loop) accept(fd int32) {
 	ln := l.listeners[fd].Load()
 	if ln == nil {
 		return // closed meanwhile
 	}
-	if c, ok := ln.next(l); ok {
+	switch l.turn {
+	case l.accepted: // at another listener
+	case l.accepted + 1:
+		l.batch = min(2*l.batch, maxBatch)
+	default:
+		l.batch = 1
+	}
+	l.accepted = l.turn
+	for range l.batch {
+		c, ok := ln.next(l)
+		if !ok {
+			l.batch = 1
+			return
+		}
 		ln.deliver(c)
 	}
 }
+
+// maxBatch is how many connections a loop accepts in a turn.
+const maxBatch = 16
 
 // next accepts one connection.
 func (l *Listener) next(lo *loop) (c Conn, ok bool) {

@@ -23,12 +23,15 @@ type loop struct {
 	*loops
 	epoll, wakeup int
 	buf           [bufferSize]byte // what one read moves at most
-	now           time.Time        // when this turn began
+	turn          uint64           // its number
+	now           time.Time        // when it began
 	looked        time.Time        // at openings and young, last
 	busy          []*pair          // have had their turn, and have more to do
 	losing        map[*pair]losing
 	opening       []*pair          // their sessions do not stand yet
 	spare         []*opening       // for those to come
+	accepted      uint64           // the turn in which it did, last
+	batch         int              // how many it was ready to accept then, at least 1
 	shaking       fair.Queue[*end] // have something to read for their handshakes
 	greeting      []young          // may have a greeting that waits; oldest first
 	young         []young          // stand, and are to be settled; oldest first
@@ -58,7 +61,7 @@ func newLoop(ls *loops) (*loop, error) {
 		_ = unix.Close(epoll)
 		return nil, fmt.Errorf("create eventfd: %w", err)
 	}
-	l := &loop{loops: ls, epoll: epoll, wakeup: wakeup, losing: make(map[*pair]losing)}
+	l := &loop{loops: ls, epoll: epoll, wakeup: wakeup, batch: 1, losing: make(map[*pair]losing)}
 	if err := l.watch(unix.EPOLL_CTL_ADD, wakeup, unix.EPOLLIN, 0); err != nil {
 		l.free()
 		return nil, err
@@ -176,6 +179,7 @@ func (l *loop) run() {
 		if err != nil && !errors.Is(err, unix.EINTR) {
 			panic(fmt.Sprintf("wait for events: %v", err)) // a programmer's mistake: epoll_wait(2) has no others
 		}
+		l.turn++
 		l.now = time.Now()
 		for i := range max(n, 0) {
 			l.happened(&events[i])

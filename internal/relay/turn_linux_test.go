@@ -3,7 +3,9 @@ package relay
 import (
 	"crypto/tls"
 	"io"
+	"net"
 	"net/netip"
+	"slices"
 	"sync/atomic"
 	"testing"
 
@@ -53,5 +55,44 @@ func TestOneHandshakeInATurn(t *testing.T) {
 	}
 	if l.shakeNext(); begun != 4 {
 		t.Errorf("%d handshakes have begun, of 4", begun)
+	}
+}
+
+// TestAcceptsInBatches has more connections wait than a loop accepts in a turn.
+func TestAcceptsInBatches(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = ln.Close() }()
+	fd, err := socket.Descriptor(ln.(*net.TCPListener))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer socket.Close(fd)
+	if err := unix.SetNonblock(fd, true); err != nil {
+		t.Fatal(err)
+	}
+	for range 40 {
+		c, err := net.Dial("tcp", ln.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = c.Close() }()
+	}
+	ls := &loops{ends: make([]atomic.Pointer[end], 1<<10), listeners: make([]atomic.Pointer[Listener], fd+1)}
+	l, taken := &loop{loops: ls, batch: 1}, 0
+	ls.listeners[fd].Store(&Listener{raw: rawListener{fd}, Accept: Accept{
+		Accepted: func(c Conn) { taken++; c.Abort() },
+	}})
+	var got []int
+	for _, turn := range []uint64{2, 4, 5, 6, 7, 8, 9, 10} {
+		before := taken
+		l.turn = turn
+		l.accept(int32(fd))
+		got = append(got, taken-before)
+	}
+	if want := []int{1, 1, 2, 4, 8, 16, 8, 0}; !slices.Equal(got, want) {
+		t.Errorf("in turns 2 and 4 to 10 it accepted %v, want %v", got, want)
 	}
 }
