@@ -127,7 +127,7 @@ func (p *Proxy) SetAllow(allow *policy.List) {
 // Serve accepts links on ln until [Proxy.Shutdown] has ended. It closes ln, and
 // returns nil after a shutdown.
 func (p *Proxy) Serve(ln *net.TCPListener) error {
-	how := relay.Accept{Accepted: p.accepted, Descriptors: p.cfg.Descriptors, Each: 2, Log: p.cfg.Log, What: "links"}
+	how := relay.Accept{Accepted: p.accepted, Descriptors: p.cfg.Descriptors, Each: 2, AckLate: true, Log: p.cfg.Log, What: "links"}
 	listener, err := p.cfg.Relay.Listen(ln, how)
 	if err != nil {
 		return fmt.Errorf("accept links on %v: %w", ln.Addr(), err)

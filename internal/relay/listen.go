@@ -44,6 +44,10 @@ type Accept struct {
 	// Missed, if not nil, is told of a connection that has waited for
 	// descriptors until the listener was closed.
 	Missed func()
+	// AckLate is for peers that do not wait to be acknowledged before they
+	// have said all, as those of [socket.Options.Dial] do not: what they hear
+	// next acknowledges it.
+	AckLate bool
 	// Log is told, in the words of What, when nothing can be accepted.
 	Log  *slog.Logger
 	What string

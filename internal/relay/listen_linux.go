@@ -48,6 +48,12 @@ func (ls *loops) listen(l *Listener, ln *net.TCPListener) (taken bool, err error
 		socket.Close(l.raw.fd)
 		return false, nil
 	}
+	if l.AckLate {
+		if err := socket.AckLate(l.raw.fd); err != nil {
+			socket.Close(l.raw.fd)
+			return false, err
+		}
+	}
 	ls.listeners[l.raw.fd].Store(l)
 	l.mu.Lock() // one loop may accept, and pause, before the next has it
 	err = ls.rewatch(l)

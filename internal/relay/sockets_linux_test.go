@@ -1,6 +1,7 @@
 package relay_test
 
 import (
+	"net"
 	"os"
 	"strings"
 	"testing"
@@ -90,4 +91,29 @@ func another(t testing.TB) string {
 		}
 	}
 	return ""
+}
+
+// Connections have what their listener is told of acknowledgements.
+func TestAckLate(t *testing.T) {
+	for _, late := range []bool{false, true} {
+		accepted := make(chan *net.TCPConn, 1)
+		addr, _ := acceptingOn(t, socket.Options{}, relay.Accept{AckLate: late, Accepted: func(c relay.Conn) {
+			tc, err := c.TCP()
+			if err != nil {
+				t.Error(err)
+			}
+			accepted <- tc
+		}})
+		dial(t, addr)
+		c := <-accepted
+		defer socket.Abort(c)
+		fd, err := socket.Descriptor(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer socket.Close(fd)
+		if quick, err := unix.GetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_QUICKACK); err != nil || (quick == 0) != late {
+			t.Errorf("with AckLate %v TCP_QUICKACK is %d, %v", late, quick, err)
+		}
+	}
 }

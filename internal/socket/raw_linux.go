@@ -34,7 +34,7 @@ func (o Options) Connect(to netip.AddrPort, talk Talk) (fd int, err error) {
 	}
 	err = errors.Join(reset(fd), noDelay(fd), o.setCongestion(fd))
 	if err == nil && talk == Here {
-		err = setOption(fd, unix.IPPROTO_TCP, unix.TCP_QUICKACK, 0)
+		err = AckLate(fd)
 	}
 	if err == nil {
 		if err = connect(fd, to); errors.Is(err, unix.EINPROGRESS) {
@@ -48,6 +48,11 @@ func (o Options) Connect(to netip.AddrPort, talk Talk) (fd int, err error) {
 	}
 	return fd, nil
 }
+
+// AckLate has what is heard acknowledged by what is said next, which spares the
+// kernel a packet, or after 40 ms. The peer is not to wait for it before it says
+// all: Nagle's algorithm would. Connections that a listener accepts inherit it.
+func AckLate(fd int) error { return setOption(fd, unix.IPPROTO_TCP, unix.TCP_QUICKACK, 0) }
 
 // reset makes the kernel reset the connection when the process dies.
 func reset(fd int) error {
