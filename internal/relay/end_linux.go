@@ -71,7 +71,7 @@ func (p *pair) lostEnd(e *end, err error) {
 // came before, or takes nothing any more.
 func (p *pair) lose() {
 	p.pump()
-	if p.over {
+	if p.over || p.shut {
 		return
 	}
 	e := &p.ends[A]
@@ -97,7 +97,11 @@ func (p *pair) lose() {
 
 // cut ends the session from outside.
 func (p *pair) cut() {
-	if !p.over {
+	switch {
+	case p.over:
+	case p.shut:
+		p.close()
+	default:
 		p.abort()
 	}
 }
@@ -112,6 +116,9 @@ func (p *pair) abort() {
 
 // close ends an orderly session: the kernel delivers what it holds.
 func (p *pair) close() {
+	if p.over {
+		return // cut meanwhile
+	}
 	for i := range p.ends {
 		socket.Deliver(p.ends[i].fd)
 	}

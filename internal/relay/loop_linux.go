@@ -33,6 +33,8 @@ type loop struct {
 	accepted      uint64           // the turn in which it did, last
 	batch         int              // how many it was ready to accept then, at least 1
 	shaking       fair.Queue[*end] // have something to read for their handshakes
+	shut          []*pair          // are to be closed
+	kept          int              // how many turns they have been kept
 	greeting      []young          // may have a greeting that waits; oldest first
 	young         []young          // stand, and are to be settled; oldest first
 	standing      atomic.Int64     // pairs whose sessions stand
@@ -188,8 +190,9 @@ func (l *loop) run() {
 			p.queued = false
 			p.pump()
 		}
+		l.closeShut(n)
 		l.shakeNext()
-		l.lookAfterGreetings()
+		l.lookAfterGreetings(n)
 		l.lookAfterLosing()
 		l.lookAfterTime()
 		if l.obey() {
@@ -237,7 +240,7 @@ func (l *loop) happened(event *unix.EpollEvent) {
 // timeout is how long the loop may wait, in milliseconds.
 func (l *loop) timeout() int {
 	switch {
-	case len(l.busy) > 0 || l.shaking.Len() > 0:
+	case len(l.busy) > 0 || len(l.shut) > 0 || l.shaking.Len() > 0:
 		return 0
 	case len(l.greeting) > 0:
 		return int(greetAfter.Milliseconds())
@@ -249,17 +252,49 @@ func (l *loop) timeout() int {
 	return -1
 }
 
-// greetAfter is how long the answer to a request waits for the first bytes of
-// the target, to go with them in one packet.
-const greetAfter = time.Millisecond
+// What is over is closed when the loop has nothing else to do: it is kept for so
+// many turns at most, and no more of it than so many.
+const (
+	keepTurns = 3
+	keepPairs = 32
+)
 
-// lookAfterGreetings passes on those that have waited long enough.
-func (l *loop) lookAfterGreetings() {
+// closeShut closes what is over, at the end of a turn with so many events.
+func (l *loop) closeShut(events int) {
+	if len(l.shut) == 0 {
+		return
+	}
+	if l.kept++; events > 0 && l.kept <= keepTurns && len(l.shut) <= keepPairs {
+		return
+	}
+	l.kept = 0
+	for _, p := range l.shut {
+		p.close()
+	}
+	clear(l.shut)
+	l.shut = l.shut[:0]
+}
+
+// The answer to a request waits for the first bytes of the target, to go with
+// them in one packet: for greetAfter, and while the loop has other things to do,
+// as the target will then, until greetBy.
+const (
+	greetAfter = time.Millisecond
+	greetBy    = 5 * time.Millisecond
+)
+
+// lookAfterGreetings passes on those that have waited long enough, in a turn
+// that has had so many events.
+func (l *loop) lookAfterGreetings(events int) {
 	if len(l.greeting) == 0 {
 		return
 	}
+	after := greetBy
+	if events <= 0 {
+		after = greetAfter
+	}
 	n := 0
-	for ; n < len(l.greeting) && l.now.Sub(l.greeting[n].since) >= greetAfter; n++ {
+	for ; n < len(l.greeting) && l.now.Sub(l.greeting[n].since) >= after; n++ {
 		if p := l.greeting[n].pair; !p.over && p.ends[B].greeting != nil && p.on() == l {
 			p.greet(&p.ends[B])
 			p.pump()
@@ -304,7 +339,7 @@ func (l *loop) lookAfterTime() {
 // are.
 func (l *loop) settle(y young) {
 	p := y.pair
-	if p.over {
+	if p.over || p.shut {
 		return
 	}
 	if err := y.sockets.Settle(p.ends[B].fd); err != nil {

@@ -21,6 +21,7 @@ type pair struct {
 	done    ender
 	handle  Session // what its owner has
 	queued  bool    // in loop.busy
+	shut    bool    // in loop.shut: nothing is to be moved any more
 	over    bool    // closed, or given back
 }
 
@@ -74,6 +75,9 @@ const turn = 16
 // happened takes an event and acts on it.
 func (e *end) happened(events uint32) {
 	p := e.pair
+	if p.shut {
+		return
+	}
 	if p.opening == nil && events&unix.EPOLLERR != 0 && e.lost == nil {
 		if n, err := unix.GetsockoptInt(e.fd, unix.SOL_SOCKET, unix.SO_ERROR); err == nil && n != 0 {
 			p.lostEnd(e, unix.Errno(n))
@@ -105,9 +109,10 @@ func (p *pair) pump() {
 	more := p.carry(&p.ends[A])
 	more = p.carry(&p.ends[B]) || more
 	switch {
-	case p.over:
+	case p.over || p.shut:
 	case p.ends[A].done() && p.ends[B].done():
-		p.close()
+		p.shut = true
+		p.on().shut = append(p.on().shut, p)
 	case more && !p.queued:
 		p.queued = true
 		p.on().busy = append(p.on().busy, p)

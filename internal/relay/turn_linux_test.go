@@ -96,3 +96,53 @@ func TestAcceptsInBatches(t *testing.T) {
 		t.Errorf("in turns 2 and 4 to 10 it accepted %v, want %v", got, want)
 	}
 }
+
+// TestWhatIsOverIsClosedLast has sessions wait to be closed while a loop is
+// busy.
+func TestWhatIsOverIsClosedLast(t *testing.T) {
+	l := &loop{loops: &loops{ends: make([]atomic.Pointer[end], 1<<10)}}
+	closed := 0
+	shut := func(n int) {
+		for range n {
+			fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			p := &pair{done: enderFunc(func(End) { closed++ })}
+			p.loop.Store(l)
+			for i := range p.ends {
+				p.ends[i] = end{pair: p, fd: fds[i], side: Side(i), eof: true, finished: true}
+			}
+			p.pump()
+			p.ends[A].happened(unix.EPOLLERR) // says nothing any more
+			p.pump()
+		}
+	}
+	want := func(n int, when string) {
+		t.Helper()
+		if closed != n {
+			t.Errorf("%s: %d of %d are closed", when, closed, n)
+		}
+	}
+	shut(2)
+	for range 3 {
+		l.closeShut(1)
+	}
+	want(0, "after three turns with events")
+	l.closeShut(1)
+	want(2, "after a fourth one")
+	shut(1)
+	l.closeShut(0)
+	want(3, "after a turn without")
+	shut(32)
+	l.closeShut(1)
+	want(3, "when there are 32")
+	shut(1)
+	l.shut[0].cut()
+	want(4, "when one is cut")
+	l.closeShut(1)
+	want(36, "when there are more than 32")
+	if l.timeout() == 0 {
+		t.Error("the loop does not wait although nothing is to be closed")
+	}
+}
