@@ -69,8 +69,12 @@ type end struct {
 
 func (e *end) other() *end { return &e.pair.ends[e.side.other()] }
 
-// turn is how many reads a direction may do before others have theirs.
-const turn = 16
+// What a direction may do before others have their turn: so many reads, or so
+// many bytes.
+const (
+	turnReads = 16
+	turnBytes = 1 << 20
+)
 
 // happened takes an event and acts on it.
 func (e *end) happened(events uint32) {
@@ -128,8 +132,11 @@ func (e *end) done() bool {
 // because its turn was over.
 func (p *pair) carry(e *end) (more bool) {
 	o := e.other()
-	for range turn {
+	before := e.moved.Load()
+	for range turnReads {
 		switch {
+		case e.moved.Load()-before >= turnBytes:
+			return true
 		case p.over || o.lost != nil:
 			return false // nobody takes it
 		case o.full && (e.held > 0 || e.greeting != nil || !e.eof):

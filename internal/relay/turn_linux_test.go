@@ -111,7 +111,7 @@ func TestWhatIsOverIsClosedLast(t *testing.T) {
 			p := &pair{done: enderFunc(func(End) { closed++ })}
 			p.loop.Store(l)
 			for i := range p.ends {
-				p.ends[i] = end{pair: p, fd: fds[i], side: Side(i), eof: true, finished: true}
+				p.ends[i] = end{pair: p, fd: fds[i], side: Side(i), eof: true, finished: true, moved: new(atomic.Uint64)}
 			}
 			p.pump()
 			p.ends[A].happened(unix.EPOLLERR) // says nothing any more
