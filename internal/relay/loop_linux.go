@@ -22,7 +22,7 @@ import (
 type loop struct {
 	*loops
 	epoll, wakeup int
-	buf           [bufferSize]byte // what one read moves at most
+	buf           [loopBuffer]byte // what one read moves at most
 	turn          uint64           // its number
 	now           time.Time        // when it began
 	looked        time.Time        // at openings and young, last
@@ -48,6 +48,9 @@ type loop struct {
 	orders  []func()   // to run on the thread; see order
 	closing bool
 }
+
+// loopBuffer is large for TLS: many records of one session follow each other.
+const loopBuffer = 256 << 10
 
 // A blocked loop looks after sessions that are losing an end this often: no
 // event tells that a peer has taken everything.

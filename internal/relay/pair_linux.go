@@ -51,7 +51,7 @@ type end struct {
 	hup      bool // it is over, unless it has had its FIN
 	last     bool // a FIN or worse, or urgent data, has come: read until there is nothing
 	eof      bool // nothing more to read
-	bulk     bool // bytes arrive faster than a buffer holds: splice
+	bulk     bool // bytes arrive fast: splice
 
 	full     bool // writing would block
 	outEvent bool // the loop is told when writing no longer would
@@ -162,6 +162,10 @@ func (p *pair) carry(e *end) (more bool) {
 	return true
 }
 
+// A read that gives so much is one of many: what follows is spliced, until a
+// splice moves less than a quarter of that.
+const bulkRead = 64 << 10
+
 // copy moves what one read gives.
 func (p *pair) copy(e *end) {
 	buf := p.on().buf[:]
@@ -170,9 +174,8 @@ func (p *pair) copy(e *end) {
 	if !p.received(e, n, err) {
 		return
 	}
-	full := n == len(buf)-off
-	e.bulk = full && e.other().secure == nil
-	if !full && !e.last {
+	e.bulk = n >= bulkRead && e.other().secure == nil
+	if n < len(buf)-off && !e.last {
 		// The queue is empty: epoll(7) promises an event for what comes next.
 		e.readable = false
 	}
@@ -227,7 +230,7 @@ func (p *pair) splice(e *end) {
 		return
 	}
 	e.held = n
-	e.bulk = n >= bufferSize/4
+	e.bulk = n >= bulkRead/4
 }
 
 // received tells whether a read from e gave bytes, and takes note when not.

@@ -44,7 +44,7 @@ func newPipe(asked int) *pipe {
 	if err != nil {
 		size, err = unix.FcntlInt(uintptr(p.w), unix.F_GETPIPE_SZ, 0)
 	}
-	if err != nil || size < bufferSize/2 {
+	if err != nil || size < bulkRead/2 {
 		p.close() // buffers do better
 		return nil
 	}

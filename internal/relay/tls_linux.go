@@ -23,16 +23,17 @@ type secure struct {
 	end     *end
 	shake   *handshake // nil once it is complete
 	corked  bool       // what is written waits for more
+	more    bool       // there are more records to come at once
 	held    held
 	dry     bool   // the socket gave less than was asked for
 	queue   []byte // records that the socket has not taken
 	flooded bool   // there were to be more than maxQueue
 }
 
-// maxQueue is above what the records of one buffer take. The rest is what
+// maxQueue is above what the records of a loop's buffer take. The rest is what
 // crypto/tls writes by itself: its answers to the peer's key updates, which come
 // from a peer that does not read them.
-const maxQueue = 4 * bufferSize
+const maxQueue = loopBuffer + 64<<10
 
 // errFlooded is why such a peer is cut.
 var errFlooded = fmt.Errorf("more than %d bytes for a TLS peer that does not read them", maxQueue)
@@ -120,12 +121,23 @@ func (s *secure) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// write encrypts b and sends it with what has waited.
+// maxRecord is how much is in a record (RFC 8446, section 5.1).
+const maxRecord = 16 << 10
+
+// write encrypts b and sends it with what has waited. A segment takes several
+// records.
 func (s *secure) write(b []byte) error {
+	s.more = len(b) > maxRecord
 	_, err := s.conn.Write(b)
-	if err == nil && s.corked {
+	switch {
+	case err != nil:
+	case s.corked:
+		s.more = false
 		err = s.uncork()
+	case s.more && !s.end.full:
+		err = os.NewSyscallError("setsockopt", socket.Push(s.end.fd))
 	}
+	s.more = false
 	return err
 }
 
@@ -149,8 +161,12 @@ func (s *secure) push() error {
 
 // take gives the socket of b what it takes.
 func (s *secure) take(b []byte) (n int, err error) {
+	write := socket.Write
+	if s.more {
+		write = socket.WriteMore
+	}
 	for n < len(b) {
-		m, err := socket.Write(s.end.fd, b[n:])
+		m, err := write(s.end.fd, b[n:])
 		switch {
 		case m > 0:
 			n += m

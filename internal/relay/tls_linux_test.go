@@ -209,3 +209,18 @@ func TestTLSHoldsNoBuffer(t *testing.T) {
 		t.Errorf("it holds %d bytes (known: %v), want 0", n, ok)
 	}
 }
+
+// What is written as several records goes out whole: nothing of it waits for
+// more.
+func TestNoRecordWaits(t *testing.T) {
+	f, _ := tapped(t, true, false)
+	fd := f.session.Descriptors()[relay.A]
+	const size = 40_000
+	if _, err := f.far[1].Write(make([]byte, size)); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, func() bool { return f.live.BA.Load() == size })
+	if n, err := unix.IoctlGetInt(fd, unix.SIOCOUTQNSD); err != nil || n != 0 {
+		t.Errorf("the kernel keeps %d bytes, %v", n, err)
+	}
+}

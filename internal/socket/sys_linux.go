@@ -27,8 +27,17 @@ import (
 func Read(fd int, b []byte) (n int, err error) { return receive(fd, b, 0) }
 
 // Write is send(2), for the same reason.
-func Write(fd int, b []byte) (n int, err error) {
-	return count(syscall.RawSyscall6(unix.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)), unix.MSG_NOSIGNAL, 0, 0))
+func Write(fd int, b []byte) (n int, err error) { return send(fd, b, 0) }
+
+// WriteMore is Write of what more is to follow, with which the kernel fills its
+// segments (MSG_MORE); Push ends that.
+func WriteMore(fd int, b []byte) (n int, err error) { return send(fd, b, unix.MSG_MORE) }
+
+// Push has the kernel send what it keeps after WriteMore.
+func Push(fd int) error { return noDelay(fd) }
+
+func send(fd int, b []byte, flags uintptr) (n int, err error) {
+	return count(syscall.RawSyscall6(unix.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)), unix.MSG_NOSIGNAL|flags, 0, 0))
 }
 
 // PeekAt is recv(2) with MSG_PEEK: it leaves what it reads.
