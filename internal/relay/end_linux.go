@@ -37,7 +37,7 @@ func (p *pair) passOn(e, o *end) {
 		return
 	}
 	if e.finished && o.eof && e.done() {
-		return // the close that comes now sends it
+		return // close sends it, soon
 	}
 	if err := socket.CloseWrite(o.fd); err != nil {
 		p.lostEnd(o, os.NewSyscallError("shutdown", err))
@@ -71,7 +71,7 @@ func (p *pair) lostEnd(e *end, err error) {
 // came before, or takes nothing any more.
 func (p *pair) lose() {
 	p.pump()
-	if p.over || p.shut {
+	if p.over {
 		return
 	}
 	e := &p.ends[A]
@@ -97,11 +97,7 @@ func (p *pair) lose() {
 
 // cut ends the session from outside.
 func (p *pair) cut() {
-	switch {
-	case p.over:
-	case p.shut:
-		p.close()
-	default:
+	if !p.over {
 		p.abort()
 	}
 }
@@ -112,21 +108,18 @@ func (p *pair) abort() {
 		p.ended, p.end = true, End{Side: A, Err: net.ErrClosed}
 	}
 	p.finish()
+	p.on().remove(p)
 }
 
-// close ends an orderly session: the kernel delivers what it holds.
+// close ends an orderly session. Its descriptors are closed when the loop has
+// nothing better to do.
 func (p *pair) close() {
-	if p.over {
-		return // cut meanwhile
-	}
-	for i := range p.ends {
-		socket.Deliver(p.ends[i].fd)
-	}
 	p.finish()
+	p.on().shutDown(p)
 }
 
-// finish reports the end and closes the descriptors, in this order: who sees
-// the end of a connection finds it accounted for.
+// finish reports the end, before the descriptors are closed: who sees the end of
+// a connection finds it accounted for.
 func (p *pair) finish() {
 	l := p.on()
 	p.over = true
@@ -147,5 +140,4 @@ func (p *pair) finish() {
 		e.release()
 	}
 	p.done.Ended(p.end)
-	l.remove(p)
 }

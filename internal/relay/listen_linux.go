@@ -104,21 +104,24 @@ func (l *loop) accept(fd int32) {
 	case l.accepted: // at another listener
 	case l.accepted + 1:
 		l.batch = min(2*l.batch, maxBatch)
+		l.left = l.batch
 	default:
-		l.batch = 1
+		l.batch, l.left = 1, 1
 	}
 	l.accepted = l.turn
-	for range l.batch {
+	for range max(l.left, 1) {
 		c, ok := ln.next(l)
 		if !ok {
-			l.batch = 1
+			l.batch, l.left = 1, 1
 			return
 		}
+		l.left--
 		ln.deliver(c)
 	}
 }
 
-// maxBatch is how many connections a loop accepts in a turn.
+// maxBatch is how many connections a loop accepts in a turn, or one of each
+// listener.
 const maxBatch = 16
 
 // next accepts one connection.

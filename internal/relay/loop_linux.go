@@ -32,9 +32,10 @@ type loop struct {
 	spare         []*opening       // for those to come
 	accepted      uint64           // the turn in which it did, last
 	batch         int              // how many it was ready to accept then, at least 1
+	left          int              // of these
 	shaking       fair.Queue[*end] // have something to read for their handshakes
-	shut          []*pair          // are to be closed
-	kept          int              // how many turns they have been kept
+	shut          []int            // descriptors that are to be closed
+	shutSince     time.Time        // when the first of them could have been
 	greeting      []young          // may have a greeting that waits; oldest first
 	young         []young          // stand, and are to be settled; oldest first
 	standing      atomic.Int64     // pairs whose sessions stand
@@ -199,6 +200,7 @@ func (l *loop) run() {
 		l.lookAfterLosing()
 		l.lookAfterTime()
 		if l.obey() {
+			l.closeShut(0)
 			return
 		}
 	}
@@ -255,26 +257,39 @@ func (l *loop) timeout() int {
 	return -1
 }
 
-// What is over is closed when the loop has nothing else to do: it is kept for so
-// many turns at most, and no more of it than so many.
+// Descriptors of sessions that are over are closed when the loop has nothing
+// else to do, after so long at the latest, and when they are more than so many.
 const (
-	keepTurns = 3
-	keepPairs = 32
+	shutBy  = time.Millisecond
+	maxShut = 64
 )
 
-// closeShut closes what is over, at the end of a turn with so many events.
+// shutDown has the descriptors of a session that is over closed soon.
+func (l *loop) shutDown(p *pair) {
+	if len(l.shut) == 0 {
+		l.shutSince = l.now
+	}
+	for i := range p.ends {
+		l.ends[p.ends[i].fd].Store(nil) // no event is of interest any more
+		l.shut = append(l.shut, p.ends[i].fd)
+	}
+}
+
+// closeShut closes what is over, at the end of a turn with so many events. A
+// loop that is busy with bulk has long turns.
 func (l *loop) closeShut(events int) {
 	if len(l.shut) == 0 {
 		return
 	}
-	if l.kept++; events > 0 && l.kept <= keepTurns && len(l.shut) <= keepPairs {
+	if events > 0 && len(l.busy) == 0 && len(l.shut) <= maxShut && l.now.Sub(l.shutSince) < shutBy {
 		return
 	}
-	l.kept = 0
-	for _, p := range l.shut {
-		p.close()
+	l.registering.Lock()
+	defer l.registering.Unlock()
+	for _, fd := range l.shut {
+		socket.Deliver(fd)
+		socket.Close(fd)
 	}
-	clear(l.shut)
 	l.shut = l.shut[:0]
 }
 
@@ -342,7 +357,7 @@ func (l *loop) lookAfterTime() {
 // are.
 func (l *loop) settle(y young) {
 	p := y.pair
-	if p.over || p.shut {
+	if p.over {
 		return
 	}
 	if err := y.sockets.Settle(p.ends[B].fd); err != nil {

@@ -21,7 +21,6 @@ type pair struct {
 	done    ender
 	handle  Session // what its owner has
 	queued  bool    // in loop.busy
-	shut    bool    // in loop.shut: nothing is to be moved any more
 	over    bool    // closed, or given back
 }
 
@@ -79,9 +78,6 @@ const (
 // happened takes an event and acts on it.
 func (e *end) happened(events uint32) {
 	p := e.pair
-	if p.shut {
-		return
-	}
 	if p.opening == nil && events&unix.EPOLLERR != 0 && e.lost == nil {
 		if n, err := unix.GetsockoptInt(e.fd, unix.SOL_SOCKET, unix.SO_ERROR); err == nil && n != 0 {
 			p.lostEnd(e, unix.Errno(n))
@@ -113,10 +109,9 @@ func (p *pair) pump() {
 	more := p.carry(&p.ends[A])
 	more = p.carry(&p.ends[B]) || more
 	switch {
-	case p.over || p.shut:
+	case p.over:
 	case p.ends[A].done() && p.ends[B].done():
-		p.shut = true
-		p.on().shut = append(p.on().shut, p)
+		p.close()
 	case more && !p.queued:
 		p.queued = true
 		p.on().busy = append(p.on().busy, p)
@@ -162,20 +157,24 @@ func (p *pair) carry(e *end) (more bool) {
 	return true
 }
 
-// A read that gives so much is one of many: what follows is spliced, until a
-// splice moves less than a quarter of that.
+// A read for a plain end gives so much at most. When it does what follows is
+// spliced, until a splice moves less than a quarter of that.
 const bulkRead = 64 << 10
 
 // copy moves what one read gives.
 func (p *pair) copy(e *end) {
 	buf := p.on().buf[:]
+	if e.other().secure == nil {
+		buf = buf[:bulkRead] // the rest is for splice, which copies nothing
+	}
 	off := copy(buf, e.greeting)
 	n, err := socket.Read(e.fd, buf[off:])
 	if !p.received(e, n, err) {
 		return
 	}
-	e.bulk = n >= bulkRead && e.other().secure == nil
-	if n < len(buf)-off && !e.last {
+	full := n == len(buf)-off
+	e.bulk = full && e.other().secure == nil
+	if !full && !e.last {
 		// The queue is empty: epoll(7) promises an event for what comes next.
 		e.readable = false
 	}

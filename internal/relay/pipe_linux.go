@@ -11,35 +11,30 @@ import (
 
 // pipe is a kernel buffer between two splice calls.
 type pipe struct {
-	r, w  int
-	size  int
-	asked int // the size that was asked for
+	r, w int
+	size int
 }
 
-// The more one splice moves, the less a byte costs. The first pipes that are lent are as
-// large as the kernel lets anybody have them, the others smaller: an
-// unprivileged process has 64 MiB for all, and then gets less than it asks for
-// (pipe(7), pipe-max-size and pipe-user-pages-soft).
-const (
-	largePipe = 1 << 20
-	smallPipe = 256 << 10
-	maxLarge  = 48
-)
+// pipeSize is asked for: as large as the kernel lets anybody have it, because the
+// more one splice moves, the less a byte costs. Beside other processes of its
+// user an unprivileged one may get less (pipe(7), pipe-max-size and
+// pipe-user-pages-soft).
+const pipeSize = 1 << 20
 
-// maxPipes bounds the pipes, of two descriptors each, to a small part of what
-// the process may have. Few do: a direction holds one only while it moves bytes
-// in bulk.
-var maxPipes = sync.OnceValue(func() int { return min(256, socket.Limit()/32) })
+// maxPipes bounds the pipes to the 64 MiB that an unprivileged process may have
+// of them, and to a small part of the descriptors, two each. Few do: a direction
+// holds one only while it moves bytes in bulk.
+var maxPipes = sync.OnceValue(func() int { return min(64, socket.Limit()/32) })
 
-func newPipe(asked int) *pipe {
+func newPipe() *pipe {
 	var fds [2]int
 	if err := unix.Pipe2(fds[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {
 		return nil
 	}
-	p := &pipe{r: fds[0], w: fds[1], asked: asked}
-	size, err := unix.FcntlInt(uintptr(p.w), unix.F_SETPIPE_SZ, asked)
-	if err != nil && asked > smallPipe {
-		size, err = unix.FcntlInt(uintptr(p.w), unix.F_SETPIPE_SZ, smallPipe)
+	p := &pipe{r: fds[0], w: fds[1]}
+	size, err := unix.FcntlInt(uintptr(p.w), unix.F_SETPIPE_SZ, pipeSize)
+	if err != nil {
+		size, err = unix.FcntlInt(uintptr(p.w), unix.F_SETPIPE_SZ, pipeSize/4)
 	}
 	if err != nil {
 		size, err = unix.FcntlInt(uintptr(p.w), unix.F_GETPIPE_SZ, 0)
@@ -74,32 +69,18 @@ func (pp *pipePool) get() *pipe {
 		return nil
 	}
 	pp.lent++
-	size := pp.size()
-	var p *pipe
 	if n := len(pp.free); n > 0 {
-		p = pp.free[n-1]
+		p := pp.free[n-1]
 		pp.free = pp.free[:n-1]
+		pp.mu.Unlock()
+		return p
 	}
 	pp.mu.Unlock()
-	switch {
-	case p != nil && p.asked >= size:
-		return p
-	case p != nil: // of more crowded times
-		p.close()
-	}
-	p = newPipe(size)
+	p := newPipe()
 	if p == nil {
 		pp.drop(nil)
 	}
 	return p
-}
-
-// size is what to ask for when so many are lent.
-func (pp *pipePool) size() int {
-	if pp.lent <= maxLarge {
-		return largePipe
-	}
-	return smallPipe
 }
 
 // put takes an empty pipe back. It keeps no more than are lent, and two: what

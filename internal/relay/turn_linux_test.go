@@ -8,6 +8,7 @@ import (
 	"slices"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -95,54 +96,75 @@ func TestAcceptsInBatches(t *testing.T) {
 	if want := []int{1, 1, 2, 4, 8, 16, 8, 0}; !slices.Equal(got, want) {
 		t.Errorf("in turns 2 and 4 to 10 it accepted %v, want %v", got, want)
 	}
+	l.turn, l.accepted, l.batch = 20, 19, 2
+	for range 6 {
+		c, err := net.Dial("tcp", ln.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = c.Close() }()
+	}
+	for _, want := range []int{4, 1, 1} { // as of three listeners
+		before := taken
+		if l.accept(int32(fd)); taken-before != want {
+			t.Errorf("in one turn it accepted %d, want %d", taken-before, want)
+		}
+	}
 }
 
-// TestWhatIsOverIsClosedLast has sessions wait to be closed while a loop is
-// busy.
+// TestWhatIsOverIsClosedLast has descriptors wait to be closed while a loop is
+// busy with other things.
 func TestWhatIsOverIsClosedLast(t *testing.T) {
-	l := &loop{loops: &loops{ends: make([]atomic.Pointer[end], 1<<10)}}
-	closed := 0
-	shut := func(n int) {
+	l := &loop{loops: &loops{ends: make([]atomic.Pointer[end], 1<<10)}, now: time.Now()}
+	ended := 0
+	over := func(n int) {
 		for range n {
 			fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
 			if err != nil {
 				t.Fatal(err)
 			}
-			p := &pair{done: enderFunc(func(End) { closed++ })}
+			p := &pair{done: enderFunc(func(End) { ended++ })}
 			p.loop.Store(l)
 			for i := range p.ends {
 				p.ends[i] = end{pair: p, fd: fds[i], side: Side(i), eof: true, finished: true, moved: new(atomic.Uint64)}
+				l.ends[fds[i]].Store(&p.ends[i])
 			}
 			p.pump()
-			p.ends[A].happened(unix.EPOLLERR) // says nothing any more
-			p.pump()
+			if l.ends[fds[0]].Load() != nil || !p.over {
+				t.Error("a session that is over has events yet")
+			}
 		}
 	}
 	want := func(n int, when string) {
 		t.Helper()
-		if closed != n {
-			t.Errorf("%s: %d of %d are closed", when, closed, n)
+		if len(l.shut) != 2*n {
+			t.Errorf("%s: %d descriptors wait, want %d", when, len(l.shut), 2*n)
 		}
 	}
-	shut(2)
-	for range 3 {
-		l.closeShut(1)
+	over(2)
+	if ended != 2 {
+		t.Errorf("%d sessions are accounted for before they are closed, of 2", ended)
 	}
-	want(0, "after three turns with events")
 	l.closeShut(1)
-	want(2, "after a fourth one")
-	shut(1)
+	want(2, "after a turn with events")
+	if l.timeout() != 0 {
+		t.Error("the loop waits although there is something to close")
+	}
 	l.closeShut(0)
-	want(3, "after a turn without")
-	shut(32)
+	want(0, "after a turn without")
+	over(1)
+	l.now = l.now.Add(shutBy)
+	over(1)
 	l.closeShut(1)
-	want(3, "when there are 32")
-	shut(1)
-	l.shut[0].cut()
-	want(4, "when one is cut")
+	want(0, "after a millisecond")
+	over(maxShut / 2)
 	l.closeShut(1)
-	want(36, "when there are more than 32")
-	if l.timeout() == 0 {
-		t.Error("the loop does not wait although nothing is to be closed")
-	}
+	want(maxShut/2, "when there are as many as may be")
+	over(1)
+	l.closeShut(1)
+	want(0, "when there are more")
+	over(1)
+	l.busy = []*pair{{}}
+	l.closeShut(1)
+	want(0, "while there is bulk")
 }
