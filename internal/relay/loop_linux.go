@@ -258,7 +258,8 @@ func (l *loop) timeout() int {
 }
 
 // Descriptors of sessions that are over are closed when the loop has nothing
-// else to do, after so long at the latest, and when they are more than so many.
+// else to do, after so long at the latest, and when they are more than so many
+// or than loops.maxShut.
 const (
 	shutBy  = time.Millisecond
 	maxShut = 64
@@ -281,7 +282,7 @@ func (l *loop) closeShut(events int) {
 	if len(l.shut) == 0 {
 		return
 	}
-	if events > 0 && len(l.busy) == 0 && len(l.shut) <= maxShut && l.now.Sub(l.shutSince) < shutBy {
+	if events > 0 && len(l.busy) == 0 && len(l.shut) <= l.maxShut && l.now.Sub(l.shutSince) < shutBy {
 		return
 	}
 	l.registering.Lock()

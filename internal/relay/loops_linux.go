@@ -18,6 +18,7 @@ type loops struct {
 	ends      []atomic.Pointer[end]      // by descriptor; an event looks its end up here
 	listeners []atomic.Pointer[Listener] // likewise
 	serials   atomic.Uint32              // the latest of an end
+	maxShut   int                        // how many descriptors a loop keeps that nobody counts any more
 }
 
 // serial returns what stands beside an end's descriptor in its events: numbers
@@ -32,6 +33,7 @@ const maxDescriptor = 1 << 20
 func (ls *loops) start(n int, wg *sync.WaitGroup) error {
 	ls.ends = make([]atomic.Pointer[end], min(socket.Limit(), maxDescriptor))
 	ls.listeners = make([]atomic.Pointer[Listener], len(ls.ends))
+	ls.maxShut = min(maxShut, len(ls.ends)/64/max(n, 1))
 	for range n {
 		l, err := newLoop(ls)
 		if err != nil {

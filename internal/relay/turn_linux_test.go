@@ -115,7 +115,7 @@ func TestAcceptsInBatches(t *testing.T) {
 // TestWhatIsOverIsClosedLast has descriptors wait to be closed while a loop is
 // busy with other things.
 func TestWhatIsOverIsClosedLast(t *testing.T) {
-	l := &loop{loops: &loops{ends: make([]atomic.Pointer[end], 1<<10)}, now: time.Now()}
+	l := &loop{loops: &loops{ends: make([]atomic.Pointer[end], 1<<10), maxShut: maxShut}, now: time.Now()}
 	ended := 0
 	over := func(n int) {
 		for range n {
