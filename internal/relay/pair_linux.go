@@ -53,6 +53,7 @@ type end struct {
 	bulk     bool // bytes arrive fast: splice
 
 	full     bool // writing would block
+	bounded  bool // what waits in its socket is
 	outEvent bool // the loop is told when writing no longer would
 	finished bool // a FIN was sent to it
 
@@ -214,6 +215,7 @@ func (p *pair) give(e *end, b []byte) {
 
 // splice moves bytes into the pipe, to be flushed next.
 func (p *pair) splice(e *end) {
+	e.other().bound()
 	if e.pipe == nil {
 		if e.pipe = pipes.get(); e.pipe == nil {
 			e.bulk = false // no descriptors left: buffers still work
@@ -230,6 +232,19 @@ func (p *pair) splice(e *end) {
 	}
 	e.held = n
 	e.bulk = n >= bulkRead/4
+}
+
+// maxUnsent is how much of a stream in bulk may wait in a socket for its turn to
+// be sent. What the network has under way is not bounded by it, so distance is no
+// matter; more would only lie there, until its pages are in no processor's cache.
+const maxUnsent = 512 << 10
+
+// bound bounds what waits in the end's socket, which is not so otherwise.
+func (e *end) bound() {
+	if !e.bounded {
+		e.bounded = true
+		_ = socket.BoundUnsent(e.fd, maxUnsent) // goes without on a kernel before 3.12
+	}
 }
 
 // received tells whether a read from e gave bytes, and takes note when not.

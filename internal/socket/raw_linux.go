@@ -71,6 +71,12 @@ func Deliver(fd int) {
 // InlineUrgent makes urgent bytes travel in line, as plain ones.
 func InlineUrgent(fd int) error { return setOption(fd, unix.SOL_SOCKET, unix.SO_OOBINLINE, 1) }
 
+// BoundUnsent has writes block, and writing be possible again, by what was not
+// sent yet, in bytes; unacknowledged bytes do not count.
+func BoundUnsent(fd, n int) error {
+	return setOption(fd, unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, int32(n))
+}
+
 // setCongestion chooses the congestion control, if the system's will not do.
 func (o Options) setCongestion(fd int) error {
 	if o.Congestion == "" {
