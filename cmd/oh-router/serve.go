@@ -73,7 +73,7 @@ func serve(cmd *cobra.Command, role config.Role, environ []string, start func(co
 	ctx, stop := context.WithCancel(cmd.Context())
 	defer stop()
 
-	if p.relay, err = newEngine(cfg.Loops); err != nil {
+	if p.relay, err = newEngine(cfg.Loops, cfg.BusyPoll); err != nil {
 		return err
 	}
 	if p.audit, err = audit.Open(audit.Config{File: cfg.AuditLog, Stdout: p.stdout, Log: p.log, Metrics: p.metrics}); err != nil {
@@ -135,11 +135,11 @@ func (p *process) credentials(role identity.Role, state string, revoked func(*x5
 // loop that is busy keeps a thread and one of GOMAXPROCS, so those come on top
 // of what all else has: the API and handshakes get on beside loops that never rest,
 // and the kernel divides the processors.
-func newEngine(loops int) (*relay.Engine, error) {
+func newEngine(loops int, poll time.Duration) (*relay.Engine, error) {
 	cores := runtime.GOMAXPROCS(0)
 	loops = cmp.Or(loops, cores)
 	runtime.GOMAXPROCS(loops + cores)
-	return relay.NewEngine(loops)
+	return relay.NewEngine(loops, poll)
 }
 
 // sockets returns the options of a leg of the data path.
@@ -224,6 +224,7 @@ func (p *process) reload(s server, load func() (config.Config, error)) {
 		"dead_peer_timeout":   cfg.DeadPeerTimeout != p.cfg.DeadPeerTimeout,
 		"backlog":             cfg.Backlog != p.cfg.Backlog,
 		"loops":               cfg.Loops != p.cfg.Loops,
+		"busy_poll":           cfg.BusyPoll != p.cfg.BusyPoll,
 		"insecure":            cfg.Insecure != p.cfg.Insecure,
 		"link_security":       cfg.LinkSecurity != p.cfg.LinkSecurity,
 		"tls_cert":            cfg.Certificate != p.cfg.Certificate,

@@ -82,7 +82,7 @@ func newTestProcess(t testing.TB, role config.Role, flags []string) *process {
 	}
 	p := newProcess(cmd, cfg)
 	procs := runtime.GOMAXPROCS(0)
-	p.relay, err = newEngine(cfg.Loops)
+	p.relay, err = newEngine(cfg.Loops, cfg.BusyPoll)
 	runtime.GOMAXPROCS(procs)
 	if err != nil {
 		t.Fatal(err)
@@ -295,7 +295,7 @@ func TestLoops(t *testing.T) {
 	for loops, want := range map[int]int{0: cores, 1: 1, 5: 5} {
 		runtime.GOMAXPROCS(cores)
 		before := epolls(t)
-		e, err := newEngine(loops)
+		e, err := newEngine(loops, 0)
 		if err != nil {
 			t.Fatal(err)
 		}

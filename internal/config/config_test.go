@@ -56,7 +56,7 @@ func diff(want, got Config) string {
 }
 
 func TestDefaults(t *testing.T) {
-	common := Common{LogLevel: slog.LevelInfo, LogFormat: AutoLog, DrainTimeout: 30 * time.Second, DeadPeerTimeout: 25 * time.Second, LinkSecurity: AutoSecurity, MaxHandshake: 16 << 10, HandshakeTimeout: 5 * time.Second}
+	common := Common{LogLevel: slog.LevelInfo, LogFormat: AutoLog, DrainTimeout: 30 * time.Second, DeadPeerTimeout: 25 * time.Second, BusyPoll: 75 * time.Microsecond, LinkSecurity: AutoSecurity, MaxHandshake: 16 << 10, HandshakeTimeout: 5 * time.Second}
 	router := Router{
 		Listen:      netip.MustParseAddrPort("127.0.0.1:8080"),
 		BindAddress: netip.MustParseAddr("127.0.0.1"),
@@ -195,6 +195,8 @@ func TestValuesRefused(t *testing.T) {
 		{Up, "--backlog=many", `--backlog: "many" is neither system nor a number from 1 to 1000000`},
 		{Up, "--loops=0", `--loops: "0" is neither auto nor a number from 1 to 1024`},
 		{Up, "--loops=-1", `--loops: "-1" is neither auto nor a number from 1 to 1024`},
+		{Up, "--busy-poll=1s", `--busy-poll: 1s is too long: it may be 1ms at most`},
+		{Up, "--busy-poll=-1us", `--busy-poll: -1us is negative`},
 		{RouterRole, "--allowed-hosts=api.internal:8080,a b", "--allowed-hosts: \"api.internal:8080\" is not a host: give a name or an address without a port\n" +
 			`--allowed-hosts: host "a b" has a character that no host name has`},
 		{Up, "--log-format=xml", `--log-format: "xml" is not a log format: text, json or auto`},
@@ -241,15 +243,15 @@ func TestValuesRefused(t *testing.T) {
 }
 
 func TestDataPath(t *testing.T) {
-	file := writeFile(t, "dead_peer_timeout: 1m\nbacklog: 100\nloops: 3\nrouter: {allowed_hosts: [API.internal., '10.0.0.1'], open_metrics: true}\n")
-	want := Common{DeadPeerTimeout: time.Minute, Backlog: 100, Loops: 3}
+	file := writeFile(t, "dead_peer_timeout: 1m\nbacklog: 100\nloops: 3\nbusy_poll: 1ms\nrouter: {allowed_hosts: [API.internal., '10.0.0.1'], open_metrics: true}\n")
+	want := Common{DeadPeerTimeout: time.Minute, Backlog: 100, Loops: 3, BusyPoll: time.Millisecond}
 	for _, role := range []Role{RouterRole, ProxyRole, Up} {
 		c := mustLoad(t, role, nil, "-c", file)
-		if got := (Common{DeadPeerTimeout: c.DeadPeerTimeout, Backlog: c.Backlog, Loops: c.Loops}); got != want {
+		if got := (Common{DeadPeerTimeout: c.DeadPeerTimeout, Backlog: c.Backlog, Loops: c.Loops, BusyPoll: c.BusyPoll}); got != want {
 			t.Errorf("%s has %+v, want %+v", role, got, want)
 		}
-		c = mustLoad(t, role, []string{"OH_ROUTER_LOOPS=auto", "OH_ROUTER_DEAD_PEER_TIMEOUT=9s"}, "-c", file, "--backlog=system")
-		if got := (Common{DeadPeerTimeout: c.DeadPeerTimeout, Backlog: c.Backlog, Loops: c.Loops}); got != (Common{DeadPeerTimeout: 9 * time.Second}) {
+		c = mustLoad(t, role, []string{"OH_ROUTER_LOOPS=auto", "OH_ROUTER_DEAD_PEER_TIMEOUT=9s"}, "-c", file, "--backlog=system", "--busy-poll=0")
+		if got := (Common{DeadPeerTimeout: c.DeadPeerTimeout, Backlog: c.Backlog, Loops: c.Loops, BusyPoll: c.BusyPoll}); got != (Common{DeadPeerTimeout: 9 * time.Second}) {
 			t.Errorf("%s with flag and environment has %+v", role, got)
 		}
 	}

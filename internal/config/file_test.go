@@ -66,9 +66,9 @@ func TestReferenceSaysWhatHelpSays(t *testing.T) {
 
 func TestFlagsAreOfTheContract(t *testing.T) {
 	for role, want := range map[Role]string{
-		RouterRole: "advertise allowed-hosts audit-log backlog bind-address client-congestion config dead-peer-timeout drain-timeout handshake-timeout idle-timeout insecure link-congestion link-security listen log-format log-level loops max-connections max-connections-per-source max-handshake-bytes open-metrics park pool ports proxy quarantine state tls-ca tls-cert tls-key",
-		ProxyRole:  "allow allowed-hosts audit-log backlog config dead-peer-timeout dial-timeout drain-timeout handshake-timeout insecure link-congestion link-security listen log-format log-level loops max-handshake-bytes max-handshakes max-handshakes-per-source metrics open-metrics state target-congestion tls-ca tls-cert tls-key",
-		Up:         "advertise allowed-hosts audit-log backlog bind-address client-congestion config dead-peer-timeout dial-timeout drain-timeout idle-timeout insecure listen log-format log-level loops max-connections max-connections-per-source open-metrics park ports quarantine target-congestion",
+		RouterRole: "advertise allowed-hosts audit-log backlog bind-address busy-poll client-congestion config dead-peer-timeout drain-timeout handshake-timeout idle-timeout insecure link-congestion link-security listen log-format log-level loops max-connections max-connections-per-source max-handshake-bytes open-metrics park pool ports proxy quarantine state tls-ca tls-cert tls-key",
+		ProxyRole:  "allow allowed-hosts audit-log backlog busy-poll config dead-peer-timeout dial-timeout drain-timeout handshake-timeout insecure link-congestion link-security listen log-format log-level loops max-handshake-bytes max-handshakes max-handshakes-per-source metrics open-metrics state target-congestion tls-ca tls-cert tls-key",
+		Up:         "advertise allowed-hosts audit-log backlog bind-address busy-poll client-congestion config dead-peer-timeout dial-timeout drain-timeout idle-timeout insecure listen log-format log-level loops max-connections max-connections-per-source open-metrics park ports quarantine target-congestion",
 	} {
 		fs := pflag.NewFlagSet("test", pflag.ContinueOnError)
 		Flags(fs, role)
@@ -93,13 +93,13 @@ func TestCheck(t *testing.T) {
 		{"scalar", "hello", "FILE: line 1: it is not a list of keys and values, as in \"log_level: info\""},
 		{"list", "- a\n", "FILE: line 1: it is not a list of keys and values, as in \"log_level: info\""},
 		{"section as text", "router: x\n", "FILE:router: line 1: it is not a list of keys and values, as in \"log_level: info\""},
-		{"unknown", "colour: red\n", "FILE:colour: line 1: there is no such key; there are log_level, log_format, audit_log, drain_timeout, dead_peer_timeout, backlog, loops, insecure, link_security, tls_cert, tls_key, tls_ca, max_handshake_bytes, handshake_timeout, the sections router and proxy"},
+		{"unknown", "colour: red\n", "FILE:colour: line 1: there is no such key; there are log_level, log_format, audit_log, drain_timeout, dead_peer_timeout, backlog, loops, busy_poll, insecure, link_security, tls_cert, tls_key, tls_ca, max_handshake_bytes, handshake_timeout, the sections router and proxy"},
 		{"unknown in section", "proxy:\n  colour: red\n", "FILE:proxy.colour: line 2: there is no such key; there are listen, allow, metrics, allowed_hosts, open_metrics, dial_timeout, max_handshakes, max_handshakes_per_source, link_congestion, target_congestion, state"},
 		{"wrong section", "proxy:\n  idle_timeout: 5m\n", "FILE:proxy.idle_timeout: line 2: there is no such key, but there is idle_timeout in the section router"},
 		{"not in its section", "listen: x\n", "FILE:listen: line 1: there is no such key, but there is listen in the section router and listen in the section proxy"},
 		{"dotted", "router.ports: 1-2\n", "FILE:router.ports: line 1: there is no such key, but there is ports in the section router"},
 		{"hyphen", "log-level: info\n", "FILE:log-level: line 1: there is no such key, but there is log_level at the top of the file"},
-		{"strange key", "\"a\\nb\": 1\n", `FILE:"a\nb": line 1: there is no such key; there are log_level, log_format, audit_log, drain_timeout, dead_peer_timeout, backlog, loops, insecure, link_security, tls_cert, tls_key, tls_ca, max_handshake_bytes, handshake_timeout, the sections router and proxy`},
+		{"strange key", "\"a\\nb\": 1\n", `FILE:"a\nb": line 1: there is no such key; there are log_level, log_format, audit_log, drain_timeout, dead_peer_timeout, backlog, loops, busy_poll, insecure, link_security, tls_cert, tls_key, tls_ca, max_handshake_bytes, handshake_timeout, the sections router and proxy`},
 		{"twice", "log_level: info\nlog_level: info\n", "FILE:log_level: line 2: it stands here a second time, after line 1"},
 		{"no value", "router:\n  listen:\n", "FILE:router.listen: line 2: it has no value: give one, or leave out the line for the default"},
 		{"list for one", "log_level: [info]\n", "FILE:log_level: line 1: it takes one value, not a list or a section"},
@@ -111,7 +111,7 @@ func TestCheck(t *testing.T) {
 		{"syntax", "router:\n  listen: [\n", "FILE: line 2: did not find expected node content (a value that begins with * or [ goes in quotes)"},
 		{"glob without quotes", "proxy:\n  allow:\n    - *.internal:80\n", "FILE: line 3: did not find expected alphabetic or numeric character (a value that begins with * or [ goes in quotes)"},
 		{"all at once", "log_level: loud\nrouter:\n  ports: 9\n  park: 1m\n  listen: :8080\nproxy:\n  metrics: 10.0.0.1:1\nx: 1\n", "" +
-			"FILE:x: line 8: there is no such key; there are log_level, log_format, audit_log, drain_timeout, dead_peer_timeout, backlog, loops, insecure, link_security, tls_cert, tls_key, tls_ca, max_handshake_bytes, handshake_timeout, the sections router and proxy\n" +
+			"FILE:x: line 8: there is no such key; there are log_level, log_format, audit_log, drain_timeout, dead_peer_timeout, backlog, loops, busy_poll, insecure, link_security, tls_cert, tls_key, tls_ca, max_handshake_bytes, handshake_timeout, the sections router and proxy\n" +
 			"FILE:log_level: \"loud\" is not a level: debug, info, warn or error\n" +
 			"FILE:router.park: 1m is too long: it may be 30s at most\n" +
 			"FILE:router.listen: 0.0.0.0 (all addresses) is not a loopback address, and there is no certificate to secure it with: make one with 'oh-router ca init', use one such as 127.0.0.1:8080, or accept the risk with --insecure\n" +

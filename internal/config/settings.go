@@ -73,6 +73,10 @@ func commonSettings() []setting {
 			help: "how many event loops carry sessions; auto: as many as there are processors",
 			set:  one(func(c *Config, v string) (err error) { c.Loops, err = parseNumber(v, "auto", maxLoops); return }),
 		}, {
+			key: "busy_poll", roles: all, arg: "DURATION", def: "75us",
+			help: "how long an event loop whose pauses are mostly shorter asks for events before it sleeps; 0: it sleeps at once",
+			set:  one(func(c *Config, v string) (err error) { c.BusyPoll, err = parseDuration(v, 0, maxBusyPoll); return }),
+		}, {
 			key: "insecure", roles: all, def: "false",
 			help: "permit addresses beyond loopback, although API and links are neither encrypted nor authenticated",
 			set:  one(func(c *Config, v string) (err error) { c.Insecure, err = parseBool(v); return }),

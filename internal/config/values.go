@@ -205,6 +205,9 @@ const (
 	maxLoops   = 1024
 )
 
+// maxBusyPoll is more than any pause that is short.
+const maxBusyPoll = time.Millisecond
+
 // parseNumber reads a number of things, or the word for 0.
 func parseNumber(s, word string, high int) (int, error) {
 	if s == word || s == "" {

@@ -131,7 +131,7 @@ func startBeside(t testing.TB, mapped func(uint16) netip.AddrPort, cfg proxy.Con
 	}
 	budget := socket.NewBudget(descriptors)
 	f := &fixture{addr: ln.Addr().String(), names: new(names), log: new(record), metrics: prometheus.NewRegistry(), t: t}
-	engine, err := relay.NewEngine(2)
+	engine, err := relay.NewEngine(2, 0)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -226,7 +226,7 @@ func TestServe(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			reg := prometheus.NewRegistry()
-			engine, err := relay.NewEngine(2)
+			engine, err := relay.NewEngine(2, 0)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -55,7 +55,7 @@ func accepting(t *testing.T, e *Engine, accepted func(Conn)) string {
 
 func engine(t *testing.T) *Engine {
 	t.Helper()
-	e, err := NewEngine(1)
+	e, err := NewEngine(1, 0)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -25,10 +25,12 @@ type Engine struct {
 
 // NewEngine starts n event loops, on systems that have them. A loop that has
 // something to do keeps one of GOMAXPROCS processors; those that run other
-// goroutines come on top of that. [Engine.Close] ends the loops.
-func NewEngine(n int) (*Engine, error) {
+// goroutines come on top of that. A loop whose pauses are mostly shorter than poll
+// does not sleep in them, but lets others have its processor. [Engine.Close] ends
+// the loops.
+func NewEngine(n int, poll time.Duration) (*Engine, error) {
 	e := &Engine{}
-	if err := e.loops.start(n, &e.wg); err != nil {
+	if err := e.loops.start(n, poll, &e.wg); err != nil {
 		return nil, err
 	}
 	return e, nil

@@ -6,12 +6,13 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"time"
 )
 
 // loops are the event loops, of which this system has none.
 type loops struct{}
 
-func (*loops) start(int, *sync.WaitGroup) error                       { return nil }
+func (*loops) start(int, time.Duration, *sync.WaitGroup) error        { return nil }
 func (*loops) carry(_, _ net.Conn, _ *Counters, _ func(End)) *Session { return nil }
 func (*loops) listen(*Listener, *net.TCPListener) (bool, error)       { return false, nil }
 func (*loops) unlisten(*Listener)                                     {}

@@ -58,7 +58,7 @@ func benchmarkIdle(b *testing.B, kind string, size int) {
 	if err := cmd.Start(); err != nil {
 		b.Fatal(err)
 	}
-	engine, err := relay.NewEngine(2)
+	engine, err := relay.NewEngine(2, 0)
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -25,8 +25,9 @@ type loop struct {
 	buf           [loopBuffer]byte // what one read moves at most
 	turn          uint64           // its number
 	now           time.Time        // when it began
-	looked        time.Time        // at openings and young, last
-	busy          []*pair          // have had their turn, and have more to do
+	polling       polling
+	looked        time.Time // at openings and young, last
+	busy          []*pair   // have had their turn, and have more to do
 	losing        map[*pair]losing
 	opening       []*pair          // their sessions do not stand yet
 	spare         []*opening       // for those to come
@@ -67,7 +68,7 @@ func newLoop(ls *loops) (*loop, error) {
 		_ = unix.Close(epoll)
 		return nil, fmt.Errorf("create eventfd: %w", err)
 	}
-	l := &loop{loops: ls, epoll: epoll, wakeup: wakeup, batch: 1, losing: make(map[*pair]losing)}
+	l := &loop{loops: ls, epoll: epoll, wakeup: wakeup, batch: 1, polling: polling{limit: ls.poll}, losing: make(map[*pair]losing)}
 	if err := l.watch(unix.EPOLL_CTL_ADD, wakeup, unix.EPOLLIN, 0); err != nil {
 		l.free()
 		return nil, err
@@ -181,12 +182,14 @@ func (l *loop) run() {
 	defer l.free()
 	events := make([]unix.EpollEvent, 256)
 	for {
+		began := time.Now()
 		n, err := l.wait(events)
 		if err != nil && !errors.Is(err, unix.EINTR) {
 			panic(fmt.Sprintf("wait for events: %v", err)) // a programmer's mistake: epoll_wait(2) has no others
 		}
 		l.turn++
 		l.now = time.Now()
+		l.polling.paused(l.now.Sub(began))
 		for i := range max(n, 0) {
 			l.happened(&events[i])
 		}
@@ -214,6 +217,11 @@ const patience = time.Millisecond
 // wait waits for events.
 func (l *loop) wait(events []unix.EpollEvent) (n int, err error) {
 	timeout := l.timeout()
+	if timeout != 0 && l.polling.worthwhile(l.now) {
+		if n, err = l.poll(events); n != 0 {
+			return n, err
+		}
+	}
 	short := int(patience.Milliseconds())
 	if timeout >= 0 {
 		short = min(short, timeout)

@@ -6,6 +6,7 @@ import (
 	"net"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -18,6 +19,7 @@ type loops struct {
 	ends      []atomic.Pointer[end]      // by descriptor; an event looks its end up here
 	listeners []atomic.Pointer[Listener] // likewise
 	serials   atomic.Uint32              // the latest of an end
+	poll      time.Duration              // how long a loop does in a pause
 	maxShut   int                        // how many descriptors a loop keeps that nobody counts any more
 }
 
@@ -30,7 +32,8 @@ func (ls *loops) serial() int32 { return int32(ls.serials.Add(1)%(1<<30)) + isLi
 // used. Sessions with higher descriptors run Pipe.
 const maxDescriptor = 1 << 20
 
-func (ls *loops) start(n int, wg *sync.WaitGroup) error {
+func (ls *loops) start(n int, poll time.Duration, wg *sync.WaitGroup) error {
+	ls.poll = poll
 	ls.ends = make([]atomic.Pointer[end], min(socket.Limit(), maxDescriptor))
 	ls.listeners = make([]atomic.Pointer[Listener], len(ls.ends))
 	ls.maxShut = min(maxShut, len(ls.ends)/64/max(n, 1))

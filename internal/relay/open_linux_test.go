@@ -89,7 +89,7 @@ func accepting(t testing.TB, how relay.Accept) (at string, ln *relay.Listener) {
 
 func acceptingOn(t testing.TB, sockets socket.Options, how relay.Accept) (at string, ln *relay.Listener) {
 	t.Helper()
-	e, err := relay.NewEngine(2)
+	e, err := relay.NewEngine(2, 100*time.Microsecond)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -211,7 +211,7 @@ func withPipe(t testing.TB, f *fixture) {
 }
 
 func withEngine(t testing.TB, f *fixture) {
-	e, err := relay.NewEngine(2)
+	e, err := relay.NewEngine(2, 100*time.Microsecond)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -16,7 +16,7 @@ import (
 // release is called.
 func held(t *testing.T, begin func(c relay.Conn)) (near *net.TCPConn, hold func() (release func())) {
 	t.Helper()
-	e, err := relay.NewEngine(1)
+	e, err := relay.NewEngine(1, 0)
 	if err != nil {
 		t.Fatal(err)
 	}

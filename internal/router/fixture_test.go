@@ -293,7 +293,7 @@ func start(t testing.TB, descriptors int, linker router.Linker) *fixture {
 	if d, ok := linker.(*direct); ok {
 		f.linker, d.gate = d, openGate(t)
 	}
-	engine, err := relay.NewEngine(2)
+	engine, err := relay.NewEngine(2, 0)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -144,6 +144,9 @@ func Happened(epoll int, events []unix.EpollEvent, ms int) (n int, err error) {
 	return count(syscall.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(epoll), uintptr(unsafe.Pointer(unsafe.SliceData(events))), uintptr(len(events)), uintptr(ms), 0, 0))
 }
 
+// Yield is sched_yield(2): who waits for the thread's processor goes first.
+func Yield() { _, _, _ = syscall.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0) }
+
 // count makes a result of package unix of what a call returned. EAGAIN, the
 // usual error, takes no memory.
 func count(r, _ uintptr, errno syscall.Errno) (int, error) {
