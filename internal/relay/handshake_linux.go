@@ -16,7 +16,7 @@ import (
 )
 
 // handshake is that of an end's TLS. crypto/tls does it in one go, and so it is
-// a coroutine: it runs on the loop's thread, as a call of it, until it has
+// a coroutine: it runs on the loop's goroutine, as a call of it, until it has
 // nothing to read, and goes on when there is something.
 type handshake struct {
 	secure *secure

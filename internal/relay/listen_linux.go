@@ -17,7 +17,7 @@ type rawListener struct{ fd int }
 
 // rawConn is a connection that nobody has registered for events.
 type rawConn struct {
-	loop   *loop // whose thread has it; nil for any other
+	loop   *loop // whose goroutine has it; nil for any other
 	fd     int
 	secure *secure // nil without TLS
 }

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -16,12 +15,13 @@ import (
 	"github.com/ohrouter/oh-router/internal/socket"
 )
 
-// loop is a thread that waits for events of many sessions and moves their
-// bytes. Everything of a session happens on its loop's thread, so that a
+// loop is a goroutine that waits for events of many sessions and moves their
+// bytes. Everything of a session happens on its loop's goroutine, so that a
 // session needs no lock.
 type loop struct {
 	*loops
 	epoll, wakeup int
+	sleeper       *sleeper
 	buf           [loopBuffer]byte // what one read moves at most
 	turn          uint64           // its number
 	now           time.Time        // when it began
@@ -42,12 +42,12 @@ type loop struct {
 	standing      atomic.Int64     // pairs whose sessions stand
 
 	// registering keeps a descriptor from being closed, its number from being
-	// given away, and its events from being changed, while another thread
+	// given away, and its events from being changed, while another goroutine
 	// registers it.
 	registering sync.Mutex
 
 	mu      sync.Mutex // guards what follows; never held during I/O
-	orders  []func()   // to run on the thread; see order
+	orders  []func()   // to run on the goroutine; see order
 	closing bool
 }
 
@@ -68,7 +68,13 @@ func newLoop(ls *loops) (*loop, error) {
 		_ = unix.Close(epoll)
 		return nil, fmt.Errorf("create eventfd: %w", err)
 	}
-	l := &loop{loops: ls, epoll: epoll, wakeup: wakeup, batch: 1, polling: polling{limit: ls.poll}, losing: make(map[*pair]losing)}
+	s, err := newSleeper(epoll)
+	if err != nil {
+		_ = unix.Close(wakeup)
+		_ = unix.Close(epoll)
+		return nil, err
+	}
+	l := &loop{loops: ls, sleeper: s, epoll: epoll, wakeup: wakeup, batch: 1, polling: polling{limit: ls.poll}, losing: make(map[*pair]losing)}
 	if err := l.watch(unix.EPOLL_CTL_ADD, wakeup, unix.EPOLLIN, 0); err != nil {
 		l.free()
 		return nil, err
@@ -77,6 +83,7 @@ func newLoop(ls *loops) (*loop, error) {
 }
 
 func (l *loop) free() {
+	l.sleeper.close()
 	_ = unix.Close(l.wakeup)
 	_ = unix.Close(l.epoll)
 }
@@ -90,14 +97,14 @@ func (l *loop) watch(op, fd int, events uint32, serial int32) error {
 const inEvents = unix.EPOLLIN | unix.EPOLLPRI | unix.EPOLLRDHUP | unix.EPOLLET
 
 // watchWriting asks for the event that writing to e is possible again. The
-// thread may have the first end of a pair while the second is being registered.
+// goroutine may have the first end of a pair while the second is being registered.
 func (l *loop) watchWriting(e *end) error {
 	l.registering.Lock()
 	defer l.registering.Unlock()
 	return l.watch(unix.EPOLL_CTL_MOD, e.fd, inEvents|unix.EPOLLOUT, e.serial)
 }
 
-// add hands a pair to the loop's thread, which has it, and may end it, from the
+// add hands a pair to the loop's goroutine, which has it, and may end it, from the
 // first registration on. On error it has no event of it.
 func (l *loop) add(p *pair) error {
 	l.registering.Lock()
@@ -108,7 +115,7 @@ func (l *loop) add(p *pair) error {
 		p.ends[i].serial = l.serial()
 		fd[i], events[i], serials[i] = p.ends[i].fd, p.ends[i].events(), p.ends[i].serial
 	}
-	for i := range p.ends { // from here on the ends are the thread's
+	for i := range p.ends { // from here on the ends are the goroutine's
 		l.ends[fd[i]].Store(&p.ends[i])
 	}
 	l.standing.Add(1)
@@ -126,7 +133,7 @@ func (l *loop) add(p *pair) error {
 	return err
 }
 
-// enter registers one end of a pair that this thread has.
+// enter registers one end of a pair that this goroutine has.
 func (l *loop) enter(e *end) error {
 	e.watched, e.serial = true, l.serial()
 	l.ends[e.fd].Store(e)
@@ -162,7 +169,7 @@ func (l *loop) remove(p *pair) {
 	}
 }
 
-// order runs f on the loop's thread, soon; not any more once the loop closes.
+// order runs f on the loop's goroutine, soon; not any more once the loop closes.
 func (l *loop) order(f func()) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -175,10 +182,8 @@ func (l *loop) order(f func()) {
 	}
 }
 
-// run is the thread. It returns when the loop closes.
+// run is the goroutine. It returns when the loop closes.
 func (l *loop) run() {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
 	defer l.free()
 	events := make([]unix.EpollEvent, 256)
 	for {
@@ -230,7 +235,7 @@ func (l *loop) wait(events []unix.EpollEvent) (n int, err error) {
 	if n != 0 || timeout == short {
 		return n, err
 	}
-	return unix.EpollWait(l.epoll, events, timeout)
+	return l.sleeper.sleep(events, timeout)
 }
 
 // What an event is of stands beside its descriptor.

@@ -111,12 +111,12 @@ func (ls *loops) carry(a, b net.Conn, live *Counters, done func(End)) *Session {
 	return p.session()
 }
 
-// rawSession is a pair, as other threads know it.
+// rawSession is a pair, as other goroutines know it.
 type rawSession struct{ *pair }
 
 func (s rawSession) cut() { s.order(s.pair.cut) }
 
-// order has the pair's thread call f, unless the session has ended.
+// order has the pair's goroutine call f, unless the session has ended.
 func (s rawSession) order(f func()) {
 	l := s.on()
 	l.order(func() {

@@ -11,9 +11,9 @@ import (
 )
 
 // pair is a session between two descriptors, as an event loop sees it. Only
-// the loop's thread touches it.
+// the loop's goroutine touches it.
 type pair struct {
-	loop    atomic.Pointer[loop] // whose thread has it
+	loop    atomic.Pointer[loop] // whose goroutine has it
 	ends    [2]end
 	opening *opening // until the session stands
 	ended   bool     // one end has ended, as in end
@@ -33,7 +33,7 @@ type enderFunc func(End)
 // Ended calls f.
 func (f enderFunc) Ended(e End) { f(e) }
 
-// on returns the loop whose thread has the pair, and is this one.
+// on returns the loop whose goroutine has the pair, and is this one.
 func (p *pair) on() *loop { return p.loop.Load() }
 
 // end is one of a pair's descriptors, and the direction that reads it.

@@ -17,7 +17,7 @@ import (
 
 // secure is the TLS of an end. crypto/tls is a filter between the socket and
 // the pair: it reads records through Read and writes them through Write, which
-// never wait, and both only when the loop's thread calls it.
+// never wait, and both only when the loop's goroutine calls it.
 type secure struct {
 	conn    *tls.Conn
 	end     *end
@@ -238,7 +238,7 @@ func (p *pair) encrypt(e *end, b []byte) {
 // buffer, and while it has nothing in it, it has none.
 //
 // That is right because tls touches these fields in Read only, once the
-// handshake is complete; only the loop's thread calls that, and it calls lend
+// handshake is complete; only the loop's goroutine calls that, and it calls lend
 // and takeBack in between; and empty buffers are as good as new ones. Where a
 // version of Go has other fields, nothing is lent and all still works.
 type held struct {
