@@ -193,8 +193,8 @@ func TestValuesRefused(t *testing.T) {
 		{Up, "--dead-peer-timeout=11m", `--dead-peer-timeout: 11m is too long: it may be 10m0s at most`},
 		{Up, "--dead-peer-timeout=7500ms", `--dead-peer-timeout: 7500ms is not a whole number of seconds`},
 		{Up, "--backlog=many", `--backlog: "many" is neither system nor a number from 1 to 1000000`},
-		{Up, "--loops=0", `--loops: "0" is neither auto nor a number from 1 to 1024`},
-		{Up, "--loops=-1", `--loops: "-1" is neither auto nor a number from 1 to 1024`},
+		{Up, "--loops=0", `--loops: "0" is neither auto nor a number from 1 to 64`},
+		{Up, "--loops=-1", `--loops: "-1" is neither auto nor a number from 1 to 64`},
 		{Up, "--busy-poll=1s", `--busy-poll: 1s is too long: it may be 1ms at most`},
 		{Up, "--busy-poll=-1us", `--busy-poll: -1us is negative`},
 		{RouterRole, "--allowed-hosts=api.internal:8080,a b", "--allowed-hosts: \"api.internal:8080\" is not a host: give a name or an address without a port\n" +

@@ -70,7 +70,7 @@ func commonSettings() []setting {
 			set:  one(func(c *Config, v string) (err error) { c.Backlog, err = parseNumber(v, "system", maxBacklog); return }),
 		}, {
 			key: "loops", roles: all, arg: "NUMBER", def: "auto",
-			help: "how many event loops carry sessions; auto: as many as there are processors",
+			help: "how many event loops carry sessions, 64 at most; auto: as many as there are processors",
 			set:  one(func(c *Config, v string) (err error) { c.Loops, err = parseNumber(v, "auto", maxLoops); return }),
 		}, {
 			key: "busy_poll", roles: all, arg: "DURATION", def: "75us",

@@ -199,10 +199,9 @@ func parseDeadPeerTimeout(s string) (time.Duration, error) {
 	return d, err
 }
 
-// More than these is a slip of the pen.
 const (
-	maxBacklog = 1_000_000
-	maxLoops   = 1024
+	maxBacklog = 1_000_000 // more is a slip of the pen
+	maxLoops   = 64        // as many as an engine may have
 )
 
 // maxBusyPoll is more than any pause that is short.

@@ -23,7 +23,11 @@ type Engine struct {
 	closed bool
 }
 
-// NewEngine starts n event loops, on systems that have them. A loop that has
+// MaxLoops is how many event loops an engine may have. The kernel lets a hundred
+// watch one listener as they do; more than this have nothing to gain.
+const MaxLoops = 64
+
+// NewEngine starts n event loops, MaxLoops at most, on systems that have them. A loop that has
 // something to do keeps one of GOMAXPROCS processors; those that run other
 // goroutines come on top of that. A loop whose pauses are mostly shorter than poll
 // does not sleep in them, but lets others have its processor. [Engine.Close] ends

@@ -12,7 +12,7 @@ import (
 )
 
 // rawListener is a listener's descriptor, which every loop watches: the kernel
-// wakes one of those that wait (EPOLLEXCLUSIVE).
+// wakes one of those that wait (EPOLLEXCLUSIVE), and those that sleep.
 type rawListener struct{ fd int }
 
 // rawConn is a connection that nobody has registered for events.

@@ -74,7 +74,10 @@ func newLoop(ls *loops) (*loop, error) {
 		_ = unix.Close(epoll)
 		return nil, err
 	}
-	l := &loop{loops: ls, sleeper: s, epoll: epoll, wakeup: wakeup, batch: 1, polling: polling{limit: ls.poll}, losing: make(map[*pair]losing)}
+	l := &loop{
+		loops: ls, epoll: epoll, wakeup: wakeup, sleeper: s, polling: polling{limit: ls.poll},
+		batch: 1, losing: make(map[*pair]losing),
+	}
 	if err := l.watch(unix.EPOLL_CTL_ADD, wakeup, unix.EPOLLIN, 0); err != nil {
 		l.free()
 		return nil, err
@@ -187,14 +190,16 @@ func (l *loop) run() {
 	defer l.free()
 	events := make([]unix.EpollEvent, 256)
 	for {
-		began := time.Now()
-		n, err := l.wait(events)
+		timeout, began := l.timeout(), time.Now()
+		n, err := l.wait(events, timeout)
 		if err != nil && !errors.Is(err, unix.EINTR) {
-			panic(fmt.Sprintf("wait for events: %v", err)) // a programmer's mistake: epoll_wait(2) has no others
+			panic(fmt.Sprintf("wait for events: %v", err)) // a programmer's mistake: epoll_wait(2) and epoll_ctl(2) have no others here
 		}
 		l.turn++
 		l.now = time.Now()
-		l.polling.paused(l.now.Sub(began))
+		if timeout != 0 {
+			l.polling.paused(l.now.Sub(began))
+		}
 		for i := range max(n, 0) {
 			l.happened(&events[i])
 		}
@@ -219,9 +224,8 @@ func (l *loop) run() {
 // it lets go, for the rest of the process.
 const patience = time.Millisecond
 
-// wait waits for events.
-func (l *loop) wait(events []unix.EpollEvent) (n int, err error) {
-	timeout := l.timeout()
+// wait waits for events, for a time in ms, or without end when it is negative.
+func (l *loop) wait(events []unix.EpollEvent, timeout int) (n int, err error) {
 	if timeout != 0 && l.polling.worthwhile(l.now) {
 		if n, err = l.poll(events); n != 0 {
 			return n, err

@@ -58,16 +58,16 @@ func (s *sleeper) sleep(events []unix.EpollEvent, timeout int) (n int, err error
 		n, err = socket.Happened(s.epoll, events, 0)
 		return n != 0
 	})
+	if errors.Is(rerr, os.ErrDeadlineExceeded) {
+		rerr = nil
+	}
+	if err := errors.Join(rerr, s.arm(0)); err != nil {
+		return 0, err
+	}
 	// This thread has waited for everybody who sleeps, and may now be busy for
 	// long: Gosched has another one wait. Without it other loops were seen to wake
 	// a millisecond late.
 	runtime.Gosched()
-	if errors.Is(rerr, os.ErrDeadlineExceeded) {
-		rerr = nil
-	}
-	if aerr := s.arm(0); rerr != nil || aerr != nil {
-		return 0, errors.Join(rerr, aerr)
-	}
 	return n, err
 }
 
