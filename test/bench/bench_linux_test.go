@@ -31,10 +31,11 @@ func TestChoose(t *testing.T) {
 		smoke bool
 		want  int // workloads
 	}{
-		{nil, false, 14},
-		{nil, true, 6},
+		{nil, false, 17},
+		{nil, true, 7},
 		{[]string{"rr"}, false, 3},
 		{[]string{"stream-up"}, false, 3},
+		{[]string{"paced"}, false, 3},
 		{[]string{"crr-16", "idle"}, false, 2},
 	}
 	for _, tt := range tests {

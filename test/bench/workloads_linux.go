@@ -66,6 +66,10 @@ func nearGroups() []group {
 			Metrics: []report.Metric{requests, p50, p99, p999, cpuPerOp},
 		}, counts("rr", "%d connections", load.RR, 64, 1, 64, 512)},
 		group{report.Group{
+			ID: "paced", Title: "Requests now and then", Note: "64 bytes there and back on 16 connections, so many times a second on all of them together: what a chain costs that has little to do.",
+			Metrics: []report.Metric{cpuPerOp, p50, p99},
+		}, paced(100, 1000, 5000)},
+		group{report.Group{
 			ID: "crr", Title: "Short sessions", Note: "Connect, exchange 64 bytes, close; 1, 16 and 64 at once. Times are of the set-up: from connecting to the response.",
 			Metrics: []report.Metric{sessions, p50, p99, p999, cpuPerOp}, Headlines: 2,
 		}, counts("crr", "%d at once", load.CRR, 16, 1, 16, 64)},
@@ -78,6 +82,16 @@ func nearGroups() []group {
 			Metrics: []report.Metric{bindExtra, bindTime},
 		}, []workload{{id: "bind", label: "bind call", job: load.Job{Kind: load.Bind}, smoke: true}}},
 	)
+}
+
+func paced(rates ...int) (all []workload) {
+	for _, n := range rates {
+		all = append(all, workload{
+			id: fmt.Sprintf("paced-%d", n), label: fmt.Sprintf("%d a second", n),
+			job: load.Job{Kind: load.RR, Conns: 16, Rate: n}, smoke: n == 1000,
+		})
+	}
+	return all
 }
 
 // roundTrips are the distances between the hops.

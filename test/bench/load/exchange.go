@@ -19,9 +19,14 @@ func (w *work) exchanges(ctx context.Context) (Result, error) {
 	}
 	defer closeAll(conns)
 	var wg sync.WaitGroup
-	for _, c := range conns {
+	every, began := time.Duration(0), time.Now()
+	if w.job.Rate > 0 {
+		every = time.Second * time.Duration(len(conns)) / time.Duration(w.job.Rate)
+	}
+	for i, c := range conns {
 		_ = c.SetDeadline(time.Now().Add(w.job.Warmup + w.job.Window + patience)) // it is not closed
-		wg.Go(func() { w.pingPong(c) })
+		first := began.Add(every * time.Duration(i) / time.Duration(len(conns)))
+		wg.Go(func() { w.pingPong(c, first, every) })
 	}
 	elapsed, err := w.window(ctx)
 	closeAll(conns)
@@ -29,11 +34,17 @@ func (w *work) exchanges(ctx context.Context) (Result, error) {
 	return w.result(elapsed), err
 }
 
-func (w *work) pingPong(c net.Conn) {
+// pingPong makes exchanges, from first on and one in every so much time; one
+// after the other when that is 0.
+func (w *work) pingPong(c net.Conn, first time.Time, every time.Duration) {
 	var times measure.Histogram
 	defer w.merge(&times)
 	buf := make([]byte, message)
-	for start := time.Now(); !w.phase.over(); {
+	for start := first; !w.phase.over(); {
+		if every > 0 {
+			time.Sleep(time.Until(first))
+			first, start = first.Add(every), time.Now()
+		}
 		if err := exchange(c, buf); err != nil {
 			w.fail(err)
 			return

@@ -43,6 +43,7 @@ type Job struct {
 	Kind   Kind           `json:"kind"`
 	Addr   netip.AddrPort `json:"addr"`             // where the chain begins
 	Conns  int            `json:"conns,omitempty"`  // at once
+	Rate   int            `json:"rate,omitempty"`   // RR: per second on all of them, evenly spread; 0 as many as there can be
 	Warmup time.Duration  `json:"warmup,omitempty"` // before the window
 	Window time.Duration  `json:"window,omitempty"`
 	Count  int            `json:"count,omitempty"` // ClientFirst, ServerFirst, Bind: how often
