@@ -131,10 +131,10 @@ func (p *process) credentials(role identity.Role, state string, revoked func(*x5
 	return identity.Open(identity.Config{Files: files, Role: role, Revoked: revoked, Log: p.log})
 }
 
-// newEngine starts an engine with so many loops, or one for each
-// processor. A loop that is busy keeps a thread and one of GOMAXPROCS, so those come on top
-// of what all else has: the API and handshakes get on beside loops that never rest,
-// and the kernel divides the processors.
+// newEngine starts an engine with so many loops, or one for each processor, which
+// poll for so long. A loop that is busy keeps a thread and one of GOMAXPROCS, so
+// those come on top of what all else has: the API and handshakes get on beside
+// loops that never rest, and the kernel divides the processors.
 func newEngine(loops int, poll time.Duration) (*relay.Engine, error) {
 	cores := runtime.GOMAXPROCS(0)
 	loops = cmp.Or(loops, min(cores, relay.MaxLoops))

@@ -192,3 +192,20 @@ func TestDescriptorBeyondTheTable(t *testing.T) {
 		t.Error("the connection is on a loop that has no place for it")
 	}
 }
+
+// Each loop watches a listener, and the kernel lets as many as there may be.
+func TestMaxLoops(t *testing.T) {
+	e, err := NewEngine(MaxLoops, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	accepted := make(chan struct{})
+	at := accepting(t, e, func(c Conn) {
+		close(accepted)
+		c.Abort()
+	})
+	if c, err := net.Dial("tcp", at); err == nil { // it may be reset already
+		c.Close()
+	}
+	<-accepted
+}

@@ -193,7 +193,7 @@ func (l *loop) run() {
 		timeout, began := l.timeout(), time.Now()
 		n, err := l.wait(events, timeout)
 		if err != nil && !errors.Is(err, unix.EINTR) {
-			panic(fmt.Sprintf("wait for events: %v", err)) // a programmer's mistake: epoll_wait(2) and epoll_ctl(2) have no others here
+			panic(fmt.Sprintf("wait for events: %v", err)) // a programmer's mistake: the system has no others here
 		}
 		l.turn++
 		l.now = time.Now()

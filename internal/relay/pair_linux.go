@@ -53,7 +53,7 @@ type end struct {
 	bulk     bool // bytes arrive fast: splice
 
 	full     bool // writing would block
-	bounded  bool // what waits in its socket is
+	bounded  bool // its socket takes no more than maxUnsent
 	outEvent bool // the loop is told when writing no longer would
 	finished bool // a FIN was sent to it
 
@@ -239,7 +239,7 @@ func (p *pair) splice(e *end) {
 // matter; more would only lie there, until its pages are in no processor's cache.
 const maxUnsent = 512 << 10
 
-// bound bounds what waits in the end's socket, which is not so otherwise.
+// bound has the end's socket take no more than maxUnsent that it cannot send yet.
 func (e *end) bound() {
 	if !e.bounded {
 		e.bounded = true

@@ -1,12 +1,8 @@
 package relay
 
 import (
-	"log/slog"
-	"net"
 	"testing"
 	"time"
-
-	"github.com/ohrouter/oh-router/internal/socket"
 )
 
 func TestPolling(t *testing.T) {
@@ -76,30 +72,4 @@ func TestPollingBesideOthers(t *testing.T) {
 	if !p.worthwhile(now.Add(leaveFor)) {
 		t.Error("it never polls again")
 	}
-}
-
-// An engine of as many loops as there may be watches a listener with each.
-func TestMaxLoops(t *testing.T) {
-	e, err := NewEngine(MaxLoops, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	accepted := make(chan struct{})
-	l, err := socket.Options{}.Listen(t.Context(), "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	ln, err := e.Listen(l, Accept{Log: slog.New(slog.DiscardHandler), Accepted: func(c Conn) {
-		close(accepted)
-		c.Abort()
-	}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(e.Close)
-	t.Cleanup(ln.Close)
-	if c, err := net.Dial("tcp", ln.Addr.String()); err == nil { // it may be reset already
-		c.Close()
-	}
-	<-accepted
 }
