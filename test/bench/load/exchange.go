@@ -34,16 +34,16 @@ func (w *work) exchanges(ctx context.Context) (Result, error) {
 	return w.result(elapsed), err
 }
 
-// pingPong makes exchanges, from first on and one in every so much time; one
+// pingPong makes exchanges, from next on and one in every so much time; one
 // after the other when that is 0.
-func (w *work) pingPong(c net.Conn, first time.Time, every time.Duration) {
+func (w *work) pingPong(c net.Conn, next time.Time, every time.Duration) {
 	var times measure.Histogram
 	defer w.merge(&times)
 	buf := make([]byte, message)
-	for start := first; !w.phase.over(); {
+	for start := next; !w.phase.over(); {
 		if every > 0 {
-			time.Sleep(time.Until(first))
-			first, start = first.Add(every), time.Now()
+			time.Sleep(time.Until(next))
+			next, start = next.Add(every), time.Now()
 		}
 		if err := exchange(c, buf); err != nil {
 			w.fail(err)

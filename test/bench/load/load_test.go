@@ -37,7 +37,7 @@ func TestDo(t *testing.T) {
 		{Job{Kind: Up, Conns: 2}, func(_ Result, s Stats) bool { return s.Sunk > 0 }},
 		{Job{Kind: Down, Conns: 2}, func(r Result, _ Stats) bool { return r.Bytes > 0 && r.Elapsed >= 30*time.Millisecond }},
 		{Job{Kind: RR, Conns: 3}, func(r Result, _ Stats) bool { return r.Ops > 0 && r.P50 > 0 && r.P50 <= r.P99 }},
-		{Job{Kind: RR, Conns: 3, Rate: 150}, func(r Result, _ Stats) bool { return r.Ops > 0 && r.Ops <= 10 }},
+		{Job{Kind: RR, Conns: 3, Rate: 150}, func(r Result, _ Stats) bool { return r.Ops > 0 && r.Ops < 60 }},
 		{Job{Kind: CRR, Conns: 3}, func(r Result, _ Stats) bool { return r.Ops > 0 && r.P50 > 0 }},
 		{Job{Kind: CRR, Conns: 3, Reset: true}, func(r Result, _ Stats) bool { return r.Ops > 0 }},
 		{Job{Kind: ClientFirst, Count: 4}, func(r Result, _ Stats) bool { return len(r.Samples) == 4 && r.Samples[0] > 0 }},
