@@ -2,10 +2,14 @@ package relay
 
 import (
 	"crypto/tls"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"net/netip"
+	"os"
+	"regexp"
+	"slices"
 	"testing"
 	"time"
 
@@ -37,8 +41,8 @@ func (s *asker) Answered(b []byte) (int, error) { return len("answer"), nil }
 func (s *asker) Ended(e End)                    { s.ended <- e }
 func (s *asker) Failed(a Conn, _ Failure)       { a.Abort(); close(s.failed) }
 
-// accepting returns the address at which an engine with one loop accepts.
-func accepting(t *testing.T, e *Engine, accepted func(Conn)) string {
+// accepting returns a listener of an engine.
+func accepting(t *testing.T, e *Engine, accepted func(Conn)) *Listener {
 	t.Helper()
 	l, err := socket.Options{}.Listen(t.Context(), "127.0.0.1:0")
 	if err != nil {
@@ -50,7 +54,7 @@ func accepting(t *testing.T, e *Engine, accepted func(Conn)) string {
 	}
 	t.Cleanup(e.Close)
 	t.Cleanup(ln.Close)
-	return ln.Addr.String()
+	return ln
 }
 
 func engine(t *testing.T) *Engine {
@@ -95,10 +99,10 @@ func TestEventOfAFormerOwner(t *testing.T) {
 		defer unix.Close(fd)
 	}
 	s, sessions := newAsker(socket.LocalAt(full)), make(chan *Session, 1)
-	at := accepting(t, engine(t), func(c Conn) {
+	ln := accepting(t, engine(t), func(c Conn) {
 		sessions <- c.Serve(Terms{AskWithin: time.Minute, ConnectWithin: time.Minute}, s, new(Counters))
 	})
-	if _, err := io.WriteString(dial(t, at), "request"); err != nil {
+	if _, err := io.WriteString(dial(t, ln.Addr.String()), "request"); err != nil {
 		t.Fatal(err)
 	}
 	x := <-sessions
@@ -128,7 +132,7 @@ func TestAnswerWithAReset(t *testing.T) {
 	to := far.Addr().(*net.TCPAddr).AddrPort()
 	s, live := newAsker(to), new(Counters)
 	first, held, release := true, make(chan struct{}), make(chan struct{})
-	at := accepting(t, engine(t), func(c Conn) {
+	ln := accepting(t, engine(t), func(c Conn) {
 		if first {
 			first = false
 			c.Forward(Call{To: to, Hello: []byte("hello"), ConnectWithin: time.Minute, AnswerWithin: time.Minute}, s, live)
@@ -138,7 +142,7 @@ func TestAnswerWithAReset(t *testing.T) {
 		<-release // the loop does nothing else meanwhile
 		c.Abort()
 	})
-	client := dial(t, at)
+	client := dial(t, ln.Addr.String())
 	c, err := far.Accept()
 	if err != nil {
 		t.Fatal(err)
@@ -146,7 +150,7 @@ func TestAnswerWithAReset(t *testing.T) {
 	if _, err := io.ReadFull(c, make([]byte, len("hello"))); err != nil {
 		t.Fatal(err)
 	}
-	dial(t, at)
+	dial(t, ln.Addr.String())
 	<-held
 	if _, err := io.WriteString(c, "answerpayload"); err != nil {
 		t.Fatal(err)
@@ -178,14 +182,14 @@ func TestDescriptorBeyondTheTable(t *testing.T) {
 	limit += 16
 	e.loops.ends = e.loops.ends[:limit] // before a loop has looked there
 	conns := make(chan Conn, 1)
-	at := accepting(t, e, func(c Conn) { conns <- c })
+	ln := accepting(t, e, func(c Conn) { conns <- c })
 	for fd := 0; fd < limit; { // all below are taken
 		if fd, err = unix.Dup(2); err != nil {
 			t.Fatal(err)
 		}
 		defer unix.Close(fd)
 	}
-	dial(t, at)
+	dial(t, ln.Addr.String())
 	c := <-conns
 	defer c.Abort()
 	if c.OnLoop() {
@@ -193,19 +197,96 @@ func TestDescriptorBeyondTheTable(t *testing.T) {
 	}
 }
 
-// Each loop watches a listener, and the kernel lets as many as there may be.
+// Each loop may watch a listener, and the kernel lets as many as there may be.
 func TestMaxLoops(t *testing.T) {
 	e, err := NewEngine(MaxLoops, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
 	accepted := make(chan struct{})
-	at := accepting(t, e, func(c Conn) {
+	ln := accepting(t, e, func(c Conn) {
 		close(accepted)
 		c.Abort()
 	})
-	if c, err := net.Dial("tcp", at); err == nil { // it may be reset already
+	place(ln, e.loops.all[0], true)
+	if n := len(watching(t, ln)); n != MaxLoops {
+		t.Errorf("%d of %d loops watch a listener", n, MaxLoops)
+	}
+	if c, err := net.Dial("tcp", ln.Addr.String()); err == nil { // it may be reset already
 		c.Close()
 	}
 	<-accepted
+}
+
+// place does so on the goroutine of a loop.
+func place(ln *Listener, l *loop, busy bool) {
+	done := make(chan struct{})
+	l.order(func() {
+		ln.place(l, busy)
+		close(done)
+	})
+	<-done
+}
+
+// watching returns the loops that watch a listener.
+func watching(t *testing.T, ln *Listener) (ls []*loop) {
+	t.Helper()
+	for _, l := range ln.engine.loops.all {
+		info, err := os.ReadFile(fmt.Sprintf("/proc/self/fdinfo/%d", l.epoll)) // proc_pid_fdinfo(5)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if regexp.MustCompile(fmt.Sprintf(`(?m)^tfd: +%d `, ln.raw.fd)).Match(info) {
+			ls = append(ls, l)
+		}
+	}
+	return ls
+}
+
+func TestListenerAtHome(t *testing.T) {
+	e, err := NewEngine(3, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ln := accepting(t, e, func(c Conn) { c.Abort() })
+	all := e.loops.all
+	want := func(when string, want ...*loop) {
+		t.Helper()
+		if got := watching(t, ln); !slices.Equal(got, want) {
+			t.Errorf("%s: %d loops watch it, or others, want %d", when, len(got), len(want))
+		}
+	}
+	later := func() {
+		ln.mu.Lock()
+		defer ln.mu.Unlock()
+		ln.raw.needed = ln.raw.needed.Add(-spreadFor)
+	}
+	want("at first", ln.raw.home)
+	place(ln, all[0], false)
+	want("accepted without haste", ln.raw.home)
+	place(ln, all[1], true)
+	want("too busy", all...)
+	place(ln, all[2], false)
+	want("a moment later", all...)
+	later()
+	place(ln, all[1], true)
+	want("too busy again", all...)
+	place(ln, all[2], false)
+	want("a moment later", all...)
+	later()
+	place(ln, all[2], false)
+	want("much later", all[2])
+	place(ln, all[2], true)
+	want("too busy", all...)
+	ln.mu.Lock()
+	ln.pause()
+	ln.mu.Unlock()
+	want("paused")
+	place(ln, all[0], true) // it was told before
+	want("paused")
+	ln.resume()
+	want("resumed", all[2])
+	ln.Close()
+	place(ln, all[0], true)
+	want("closed")
 }

@@ -5,15 +5,22 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/ohrouter/oh-router/internal/socket"
 )
 
-// rawListener is a listener's descriptor, which every loop watches: the kernel
-// wakes one of those that wait (EPOLLEXCLUSIVE), and those that sleep.
-type rawListener struct{ fd int }
+// rawListener is a listener's descriptor. One loop watches it, its home, and no
+// other is woken in vain. While that one is too busy all do: the kernel wakes one
+// of those that wait (EPOLLEXCLUSIVE), and those that sleep.
+type rawListener struct {
+	fd     int
+	home   *loop
+	spread bool      // all loops watch it
+	needed time.Time // when it had to be, last
+}
 
 // rawConn is a connection that nobody has registered for events.
 type rawConn struct {
@@ -54,8 +61,9 @@ func (ls *loops) listen(l *Listener, ln *net.TCPListener) (taken bool, err error
 			return false, err
 		}
 	}
+	l.raw.home = ls.all[l.raw.fd%len(ls.all)]
 	ls.listeners[l.raw.fd].Store(l)
-	l.mu.Lock() // one loop may accept, and pause, before the next has it
+	l.mu.Lock() // the loop may accept, and pause, at once
 	err = ls.rewatch(l)
 	l.mu.Unlock()
 	if err != nil {
@@ -73,22 +81,57 @@ func (ls *loops) unlisten(l *Listener) {
 	socket.Close(l.raw.fd)
 }
 
-// rewatch registers l with every loop. It is level-triggered: a loop accepts a
-// few and is told of the rest again.
-func (ls *loops) rewatch(l *Listener) error {
-	for _, o := range ls.all {
-		if err := socket.Watch(o.epoll, unix.EPOLL_CTL_ADD, l.raw.fd, unix.EPOLLIN|unix.EPOLLEXCLUSIVE, isListener); err != nil {
-			ls.unwatch(l)
-			return err
-		}
-	}
-	return nil
+// rewatch registers l at home. It is level-triggered: a loop accepts a few and is
+// told of the rest again. The caller holds l.mu.
+func (ls *loops) rewatch(l *Listener) error { return l.raw.watch(l.raw.home) }
+
+// unwatch takes l from the loops, if it is there. The caller holds l.mu.
+func (ls *loops) unwatch(l *Listener) {
+	l.raw.gather(ls, l.raw.home)
+	l.raw.unwatch(l.raw.home)
 }
 
-// unwatch takes l from the loops, if it is there.
-func (ls *loops) unwatch(l *Listener) {
+func (r *rawListener) watch(l *loop) error {
+	return socket.Watch(l.epoll, unix.EPOLL_CTL_ADD, r.fd, unix.EPOLLIN|unix.EPOLLEXCLUSIVE, isListener)
+}
+
+func (r *rawListener) unwatch(l *loop) { _ = socket.Watch(l.epoll, unix.EPOLL_CTL_DEL, r.fd, 0, 0) }
+
+// spreadFor is how long all loops watch a listener after one was too busy.
+const spreadFor = time.Second
+
+// place has all loops watch l while the one that accepts is busy, and later that
+// one alone.
+func (l *Listener) place(by *loop, busy bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	r := &l.raw
+	switch {
+	case l.paused > 0 || l.closed:
+	case busy && r.spread:
+		r.needed = by.now
+	case busy:
+		r.spread, r.needed = true, by.now
+		for _, o := range by.all {
+			if o != r.home {
+				_ = r.watch(o) // home has it, in any case
+			}
+		}
+	case r.spread && by.now.Sub(r.needed) > spreadFor:
+		r.gather(by.loops, by)
+	}
+}
+
+// gather leaves it to one of the loops, if they all have it.
+func (r *rawListener) gather(ls *loops, home *loop) {
+	if !r.spread {
+		return
+	}
+	r.spread, r.home = false, home
 	for _, o := range ls.all {
-		_ = socket.Watch(o.epoll, unix.EPOLL_CTL_DEL, l.raw.fd, 0, 0)
+		if o != home {
+			r.unwatch(o)
+		}
 	}
 }
 
@@ -109,6 +152,7 @@ func (l *loop) accept(fd int32) {
 		l.batch, l.left = 1, 1
 	}
 	l.accepted = l.turn
+	ln.place(l, l.batch > 1 || len(l.busy) > 0 || l.shaking.Len() > 0)
 	for range max(l.left, 1) {
 		c, ok := ln.next(l)
 		if !ok {

@@ -83,7 +83,7 @@ func TestAcceptsInBatches(t *testing.T) {
 	}
 	ls := &loops{ends: make([]atomic.Pointer[end], 1<<10), listeners: make([]atomic.Pointer[Listener], fd+1)}
 	l, taken := &loop{loops: ls, batch: 1}, 0
-	ls.listeners[fd].Store(&Listener{raw: rawListener{fd}, Accept: Accept{
+	ls.listeners[fd].Store(&Listener{raw: rawListener{fd: fd}, Accept: Accept{
 		Accepted: func(c Conn) { taken++; c.Abort() },
 	}})
 	var got []int
