@@ -190,7 +190,8 @@ func (l *loop) run() {
 	defer l.free()
 	events := make([]unix.EpollEvent, 256)
 	for {
-		timeout, began := l.timeout(), time.Now()
+		timeout := l.timeout()
+		l.polling.pause(time.Now())
 		n, err := l.wait(events, timeout)
 		if err != nil && !errors.Is(err, unix.EINTR) {
 			panic(fmt.Sprintf("wait for events: %v", err)) // a programmer's mistake: the system has no others here
@@ -198,7 +199,7 @@ func (l *loop) run() {
 		l.turn++
 		l.now = time.Now()
 		if timeout != 0 {
-			l.polling.paused(l.now.Sub(began))
+			l.polling.paused(l.now)
 		}
 		for i := range max(n, 0) {
 			l.happened(&events[i])
@@ -226,8 +227,8 @@ const patience = time.Millisecond
 
 // wait waits for events, for a time in ms, or without end when it is negative.
 func (l *loop) wait(events []unix.EpollEvent, timeout int) (n int, err error) {
-	if timeout != 0 && l.polling.worthwhile(l.now) {
-		if n, err = l.poll(events); n != 0 {
+	if timeout != 0 && l.polling.worthwhile(l.polling.began) {
+		if n, err = l.poll(events, timeout); n != 0 {
 			return n, err
 		}
 	}

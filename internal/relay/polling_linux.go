@@ -13,7 +13,10 @@ import (
 // of all where a processor that sleeps goes back to a hypervisor.
 type polling struct {
 	limit  time.Duration // a pause within it is short; 0: none is
-	habit  int           // by so many, at most, more pauses were short than not, lately
+	setUp  time.Time     // when a session began to be set up, last
+	kind   int           // of this pause
+	began  time.Time     // when it did
+	habit  [kinds]int    // by so many, at most, more of a kind were short than not, lately
 	crowd  int           // how often, lately, who went first kept the processor
 	others time.Time     // until then the processor is left to others
 }
@@ -23,6 +26,16 @@ type polling struct {
 const (
 	fewShort  = 2
 	manyShort = 8
+)
+
+// Kinds of pauses. Right after a session has begun to be set up, what it waits
+// for is under way, but takes the other hop and the target: so many times as long
+// is short there.
+const (
+	ordinary = iota
+	inSetUp
+	kinds
+	shortInSetUp = 4
 )
 
 // A loop that polls lets everybody go first who waits for its processor. Peers
@@ -35,18 +48,39 @@ const (
 	leaveFor = 200 * time.Millisecond
 )
 
-// paused takes note of a pause.
-func (p *polling) paused(d time.Duration) {
-	if d < p.limit {
-		p.habit = min(p.habit+1, manyShort)
-	} else {
-		p.habit = max(p.habit-1, 0)
+// pause takes note of a pause that begins.
+func (p *polling) pause(now time.Time) {
+	p.kind, p.began = ordinary, now
+	if now.Sub(p.setUp) < shortInSetUp*p.limit {
+		p.kind = inSetUp
+	}
+}
+
+// short is below how much a pause as this one is short.
+func (p *polling) short() time.Duration {
+	if p.kind == inSetUp {
+		return shortInSetUp * p.limit
+	}
+	return p.limit
+}
+
+// paused takes note of the end of a pause. After one in which the loop slept
+// nothing is known of the next: a session now and then is no habit.
+func (p *polling) paused(now time.Time) {
+	habit := &p.habit[p.kind]
+	switch d := now.Sub(p.began); {
+	case d < p.short():
+		*habit = min(*habit+1, manyShort)
+	case d < patience:
+		*habit = max(*habit-1, 0)
+	default:
+		p.habit = [kinds]int{}
 	}
 }
 
 // worthwhile tells whether to poll.
 func (p *polling) worthwhile(now time.Time) bool {
-	return p.habit >= fewShort && !now.Before(p.others)
+	return p.habit[p.kind] >= fewShort && !now.Before(p.others)
 }
 
 // letGo takes note of who went first, and tells whether to go on.
@@ -61,10 +95,14 @@ func (p *polling) letGo(now time.Time, d time.Duration) bool {
 	return false
 }
 
-// poll returns events that come within a short pause.
-func (l *loop) poll(events []unix.EpollEvent) (n int, err error) {
-	began := time.Now()
-	for now := began; now.Sub(began) < l.polling.limit; {
+// poll returns events that come within a short pause, or within a timeout in ms
+// unless it is negative.
+func (l *loop) poll(events []unix.EpollEvent, timeout int) (n int, err error) {
+	limit := l.polling.short()
+	if timeout >= 0 {
+		limit = min(limit, time.Duration(timeout)*time.Millisecond)
+	}
+	for now := l.polling.began; now.Sub(l.polling.began) < limit; {
 		if n, err = socket.Happened(l.epoll, events, 0); n != 0 {
 			return n, err
 		}
