@@ -123,6 +123,7 @@ func (p *pair) close() {
 func (p *pair) finish() {
 	l := p.on()
 	p.over = true
+	l.polling.session(afterEnd, l.now)
 	delete(l.losing, p)
 	if p.opening != nil {
 		l.unlist(p)

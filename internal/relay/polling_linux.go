@@ -13,12 +13,13 @@ import (
 // of all where a processor that sleeps goes back to a hypervisor.
 type polling struct {
 	limit  time.Duration // a pause within it is short; 0: none is
-	setUp  time.Time     // when a session began to be set up, last
-	kind   int           // of this pause
+	kind   kind          // of this pause
 	began  time.Time     // when it did
-	habit  [kinds]int    // by so many, at most, more of a kind were short than not, lately
-	crowd  int           // how often, lately, who went first kept the processor
-	others time.Time     // until then the processor is left to others
+	after  kind          // what pauses that begin soon after since are
+	since  time.Time
+	habit  [kinds]int // by so many, at most, more of a kind were short than not, lately
+	crowd  int        // how often, lately, who went first kept the processor
+	others time.Time  // until then the processor is left to others
 }
 
 // How many more pauses have to be short, and how many are remembered: a loop
@@ -28,15 +29,19 @@ const (
 	manyShort = 8
 )
 
-// Kinds of pauses. Right after a session has begun to be set up, what it waits
-// for is under way, but takes the other hop and the target: so many times as long
-// is short there.
+// kind is what a pause is. Right after a session has begun to be set up, what it
+// waits for is under way, but takes the other hop and the target; right after one
+// has ended, the next one may come. So many times as long is short there.
+type kind int
+
 const (
-	ordinary = iota
-	inSetUp
+	ordinary kind = iota
+	afterBegin
+	afterEnd
 	kinds
-	shortInSetUp = 4
 )
+
+const shortAtEnds = 4
 
 // A loop that polls lets everybody go first who waits for its processor. Peers
 // of its sessions give it back soon. Who has it for a slice of the scheduler's has
@@ -48,18 +53,21 @@ const (
 	leaveFor = 200 * time.Millisecond
 )
 
+// session takes note of one that begins or ends.
+func (p *polling) session(k kind, now time.Time) { p.after, p.since = k, now }
+
 // pause takes note of a pause that begins.
 func (p *polling) pause(now time.Time) {
 	p.kind, p.began = ordinary, now
-	if now.Sub(p.setUp) < shortInSetUp*p.limit {
-		p.kind = inSetUp
+	if now.Sub(p.since) < shortAtEnds*p.limit {
+		p.kind = p.after
 	}
 }
 
 // short is below how much a pause as this one is short.
 func (p *polling) short() time.Duration {
-	if p.kind == inSetUp {
-		return shortInSetUp * p.limit
+	if p.kind != ordinary {
+		return shortAtEnds * p.limit
 	}
 	return p.limit
 }

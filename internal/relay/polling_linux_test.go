@@ -50,9 +50,9 @@ func TestPolling(t *testing.T) {
 	want(false, "without a limit")
 }
 
-// TestPollingInSetUp has sessions one after the other, with pauses that are short
-// in their set-up alone.
-func TestPollingInSetUp(t *testing.T) {
+// TestPollingAtEnds has sessions one after the other, with pauses that are short
+// where they begin alone, and then between them as well.
+func TestPollingAtEnds(t *testing.T) {
 	const limit = 100 * time.Microsecond
 	now := time.Now()
 	p := polling{limit: limit}
@@ -62,30 +62,34 @@ func TestPollingInSetUp(t *testing.T) {
 			t.Errorf("%s: polls %v for %v", when, !polls, p.short())
 		}
 	}
-	pause := func(d time.Duration) {
-		p.pause(now)
-		now = now.Add(d)
-		p.paused(now)
+	sessions := func(every time.Duration) {
+		for range manyShort {
+			p.session(afterBegin, now)
+			for _, d := range []time.Duration{2 * limit, every} {
+				p.pause(now)
+				now = now.Add(d)
+				p.paused(now)
+				p.session(afterEnd, now)
+			}
+		}
 	}
-	for range 3 {
-		pause(2 * limit) // until the session begins
-		p.setUp = now
-		pause(2 * limit)
-	}
-	want(true, shortInSetUp*limit, "in a set-up")
-	now = p.setUp.Add(shortInSetUp * limit)
+	sessions(shortAtEnds * limit)
+	want(false, shortAtEnds*limit, "between sessions")
+	p.session(afterBegin, now)
+	want(true, shortAtEnds*limit, "in a session that begins")
+	now = now.Add(shortAtEnds * limit)
 	want(false, limit, "some time after it began")
-	p.setUp = now
-	want(true, shortInSetUp*limit, "in the next one")
-	pause(patience) // the other hop is far away
-	p.setUp = now
-	want(false, shortInSetUp*limit, "after it slept")
+	sessions(2 * limit)
+	want(true, shortAtEnds*limit, "between sessions that follow each other")
+	sessions(patience)
+	p.session(afterBegin, now)
+	want(false, shortAtEnds*limit, "after it slept")
 }
 
 func TestPollingBesideOthers(t *testing.T) {
 	const limit = 100 * time.Microsecond
 	now := time.Now()
-	p := polling{limit: limit, habit: [kinds]int{manyShort, manyShort}}
+	p := polling{limit: limit, habit: [kinds]int{ordinary: manyShort}}
 	letGo := func(d time.Duration, goOn bool) {
 		t.Helper()
 		if got := p.letGo(now, d); got != goOn {
