@@ -289,4 +289,56 @@ func TestListenerAtHome(t *testing.T) {
 	ln.Close()
 	place(ln, all[0], true)
 	want("closed")
+	if ln.raw.spread {
+		t.Error("closed: it is with all loops")
+	}
+}
+
+// A session that has more to do at once is moved like others, and goes on there.
+func TestSettleInBulk(t *testing.T) {
+	e, err := NewEngine(2, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(e.Close)
+	tcp := func() (near, far net.Conn) {
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer ln.Close()
+		far = dial(t, ln.Addr().String())
+		if near, err = ln.Accept(); err != nil {
+			t.Fatal(err)
+		}
+		return near, far
+	}
+	a, from := tcp()
+	b, to := tcp()
+	ended := make(chan End, 1)
+	s := e.Start(a, b, new(Counters), func(end End) { ended <- end })
+	p, moved := s.raw.pair, make(chan struct{})
+	l := p.on()
+	l.order(func() {
+		defer close(moved)
+		p.ends[A].held, p.ends[A].rest = 5, []byte("hello")
+		p.queued = true
+		l.busy = append(l.busy, p)
+		l.standing.Add(2)
+		l.settle(young{pair: p})
+		l.standing.Add(-2)
+		if p.on() == l || len(l.busy) > 0 {
+			t.Error("it stays")
+		}
+	})
+	<-moved
+	for _, want := range []string{"hello", " there"} {
+		got := make([]byte, len(want))
+		if _, err := io.ReadFull(to, got); err != nil || string(got) != want {
+			t.Fatalf("got %q, %v, want %q", got, err, want)
+		}
+		_, _ = io.WriteString(from, " there")
+	}
+	_, _ = from.Close(), to.Close()
+	<-ended
 }

@@ -123,7 +123,7 @@ func (p *pair) close() {
 func (p *pair) finish() {
 	l := p.on()
 	p.over = true
-	l.polling.session(afterEnd, l.now)
+	l.polling.session(afterEnd)
 	delete(l.losing, p)
 	if p.opening != nil {
 		l.unlist(p)

@@ -13,13 +13,13 @@ import (
 )
 
 // rawListener is a listener's descriptor. One loop watches it, its home, and no
-// other is woken in vain. While that one is too busy all do: the kernel wakes one
-// of those that wait (EPOLLEXCLUSIVE), and those that sleep.
+// other is woken in vain. While that one is busy all do: the kernel wakes one of
+// those that wait (EPOLLEXCLUSIVE), and those that sleep.
 type rawListener struct {
 	fd     int
 	home   *loop
 	spread bool      // all loops watch it
-	needed time.Time // when it had to be, last
+	needed time.Time // when one of them was busy, last
 }
 
 // rawConn is a connection that nobody has registered for events.
@@ -42,8 +42,8 @@ func (c rawConn) take() (*net.TCPConn, error) {
 	return tcp, err
 }
 
-// listen watches ln on every loop, and tells whether there are loops. ln is
-// closed then: a duplicate of its descriptor lives on.
+// listen has a loop watch ln, and tells whether there are loops. ln is closed
+// then: a duplicate of its descriptor lives on.
 func (ls *loops) listen(l *Listener, ln *net.TCPListener) (taken bool, err error) {
 	if len(ls.all) == 0 {
 		return false, nil
@@ -64,17 +64,19 @@ func (ls *loops) listen(l *Listener, ln *net.TCPListener) (taken bool, err error
 	l.raw.home = ls.all[l.raw.fd%len(ls.all)]
 	ls.listeners[l.raw.fd].Store(l)
 	l.mu.Lock() // the loop may accept, and pause, at once
-	err = ls.rewatch(l)
+	if err = ls.rewatch(l); err != nil {
+		l.closed = true
+		ls.unlisten(l)
+	}
 	l.mu.Unlock()
 	if err != nil {
-		ls.unlisten(l)
 		return false, err
 	}
 	_ = ln.Close()
 	return true, nil
 }
 
-// unlisten closes l's descriptor.
+// unlisten closes l's descriptor. The caller holds l.mu.
 func (ls *loops) unlisten(l *Listener) {
 	ls.unwatch(l)
 	ls.listeners[l.raw.fd].Store(nil)
@@ -97,29 +99,32 @@ func (r *rawListener) watch(l *loop) error {
 
 func (r *rawListener) unwatch(l *loop) { _ = socket.Watch(l.epoll, unix.EPOLL_CTL_DEL, r.fd, 0, 0) }
 
-// spreadFor is how long all loops watch a listener after one was too busy.
+// spreadFor is how long all loops watch a listener after one was busy.
 const spreadFor = time.Second
 
-// place has all loops watch l while the one that accepts is busy, and later that
-// one alone.
-func (l *Listener) place(by *loop, busy bool) {
+// place has all loops watch l when the one that accepts is busy, and later the
+// first again that is not. It tells whether the others have just begun to.
+func (l *Listener) place(by *loop, busy bool) (spread bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	r := &l.raw
 	switch {
-	case l.paused > 0 || l.closed:
-	case busy && r.spread:
-		r.needed = by.now
+	case l.paused > 0 || l.closed || len(by.all) == 1:
 	case busy:
+		spread = !r.spread
 		r.spread, r.needed = true, by.now
-		for _, o := range by.all {
-			if o != r.home {
-				_ = r.watch(o) // home has it, in any case
-			}
-		}
 	case r.spread && by.now.Sub(r.needed) > spreadFor:
 		r.gather(by.loops, by)
 	}
+	if !spread {
+		return false
+	}
+	for _, o := range by.all {
+		if o != r.home {
+			_ = r.watch(o) // without it, and until the next time, the others do
+		}
+	}
+	return true
 }
 
 // gather leaves it to one of the loops, if they all have it.
@@ -143,26 +148,31 @@ func (l *loop) accept(fd int32) {
 	if ln == nil {
 		return // closed meanwhile
 	}
-	switch l.turn {
-	case l.accepted: // at another listener
-	case l.accepted + 1:
+	switch {
+	case l.turn == l.accepted: // at another listener
+	case l.accepted > 0 && l.turn == l.accepted+1:
 		l.batch = min(2*l.batch, maxBatch)
 		l.left = l.batch
 	default:
 		l.batch, l.left = 1, 1
 	}
+	if ln.place(l, l.batch > 1 || l.worked > longTurn || len(l.busy) > 0 || l.shaking.Len() > 0) {
+		return // one that has time may be first
+	}
 	l.accepted = l.turn
-	ln.place(l, l.batch > 1 || len(l.busy) > 0 || l.shaking.Len() > 0)
 	for range max(l.left, 1) {
 		c, ok := ln.next(l)
 		if !ok {
-			l.batch, l.left = 1, 1
+			l.accepted = 0
 			return
 		}
 		l.left--
 		ln.deliver(c)
 	}
 }
+
+// longTurn is how long a turn takes of a loop that others help to accept.
+const longTurn = 500 * time.Microsecond
 
 // maxBatch is how many connections a loop accepts in a turn, or one of each
 // listener.

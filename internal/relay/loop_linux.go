@@ -25,13 +25,14 @@ type loop struct {
 	buf           [loopBuffer]byte // what one read moves at most
 	turn          uint64           // its number
 	now           time.Time        // when it began
+	worked        time.Duration    // how long the one before took
 	polling       polling
 	looked        time.Time // at openings and young, last
 	busy          []*pair   // have had their turn, and have more to do
 	losing        map[*pair]losing
 	opening       []*pair          // their sessions do not stand yet
 	spare         []*opening       // for those to come
-	accepted      uint64           // the turn in which it did, last
+	accepted      uint64           // the turn in which it did, last; 0 when there was nothing
 	batch         int              // how many it was ready to accept then, at least 1
 	left          int              // of these
 	shaking       fair.Queue[*end] // have something to read for their handshakes
@@ -197,6 +198,7 @@ func (l *loop) run() {
 			panic(fmt.Sprintf("wait for events: %v", err)) // a programmer's mistake: the system has no others here
 		}
 		l.turn++
+		l.worked = l.polling.began.Sub(l.now)
 		l.now = time.Now()
 		if timeout != 0 {
 			l.polling.paused(l.now)
@@ -384,18 +386,27 @@ func (l *loop) settle(y young) {
 		return
 	}
 	least := l.least()
-	if p.queued || p.ends[A].lost != nil || p.ends[B].lost != nil || l.standing.Load() <= least.standing.Load()+1 {
+	if p.ends[A].lost != nil || p.ends[B].lost != nil || l.standing.Load() <= least.standing.Load()+1 {
 		return
 	}
 	for i := range p.ends {
 		l.leave(&p.ends[i])
 		p.ends[i].watched = true // there
 	}
+	more := p.queued
+	if more {
+		p.queued = false
+		l.busy = slices.DeleteFunc(l.busy, func(q *pair) bool { return q == p })
+	}
 	l.standing.Add(-1)
 	if err := least.add(p); err != nil { // from here on it is least's, else nobody's
 		p.loop.Store(l)
 		l.standing.Add(1)
 		p.abort()
+		return
+	}
+	if more {
+		rawSession{p}.order(p.pump) // no event tells of what it has in hand
 	}
 }
 

@@ -80,7 +80,7 @@ func (l *loop) newPair(a Conn, s Opening, live *Counters, within time.Duration) 
 	p.ends[B] = end{pair: p, fd: -1, side: B, moved: &live.BA}
 	p.opening.index = len(l.opening)
 	l.opening = append(l.opening, p)
-	l.polling.session(afterBegin, l.now)
+	l.polling.session(afterBegin)
 	return p
 }
 

@@ -15,8 +15,8 @@ type polling struct {
 	limit  time.Duration // a pause within it is short; 0: none is
 	kind   kind          // of this pause
 	began  time.Time     // when it did
-	after  kind          // what pauses that begin soon after since are
-	since  time.Time
+	after  kind          // what pauses are that begin soon
+	since  time.Time     // after this; zero: after the next one begins
 	habit  [kinds]int // by so many, at most, more of a kind were short than not, lately
 	crowd  int        // how often, lately, who went first kept the processor
 	others time.Time  // until then the processor is left to others
@@ -53,11 +53,14 @@ const (
 	leaveFor = 200 * time.Millisecond
 )
 
-// session takes note of one that begins or ends.
-func (p *polling) session(k kind, now time.Time) { p.after, p.since = k, now }
+// session takes note of one that begins or ends in this turn.
+func (p *polling) session(k kind) { p.after, p.since = k, time.Time{} }
 
 // pause takes note of a pause that begins.
 func (p *polling) pause(now time.Time) {
+	if p.since.IsZero() {
+		p.since = now
+	}
 	p.kind, p.began = ordinary, now
 	if now.Sub(p.since) < shortAtEnds*p.limit {
 		p.kind = p.after
@@ -67,7 +70,7 @@ func (p *polling) pause(now time.Time) {
 // short is below how much a pause as this one is short.
 func (p *polling) short() time.Duration {
 	if p.kind != ordinary {
-		return shortAtEnds * p.limit
+		return min(shortAtEnds*p.limit, patience)
 	}
 	return p.limit
 }

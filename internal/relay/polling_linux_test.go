@@ -64,25 +64,25 @@ func TestPollingAtEnds(t *testing.T) {
 	}
 	sessions := func(every time.Duration) {
 		for range manyShort {
-			p.session(afterBegin, now)
+			p.session(afterBegin)
 			for _, d := range []time.Duration{2 * limit, every} {
 				p.pause(now)
 				now = now.Add(d)
 				p.paused(now)
-				p.session(afterEnd, now)
+				p.session(afterEnd)
 			}
 		}
 	}
 	sessions(shortAtEnds * limit)
 	want(false, shortAtEnds*limit, "between sessions")
-	p.session(afterBegin, now)
+	p.session(afterBegin)
 	want(true, shortAtEnds*limit, "in a session that begins")
 	now = now.Add(shortAtEnds * limit)
 	want(false, limit, "some time after it began")
 	sessions(2 * limit)
 	want(true, shortAtEnds*limit, "between sessions that follow each other")
 	sessions(patience)
-	p.session(afterBegin, now)
+	p.session(afterBegin)
 	want(false, shortAtEnds*limit, "after it slept")
 }
 

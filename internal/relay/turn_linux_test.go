@@ -83,6 +83,7 @@ func TestAcceptsInBatches(t *testing.T) {
 	}
 	ls := &loops{ends: make([]atomic.Pointer[end], 1<<10), listeners: make([]atomic.Pointer[Listener], fd+1)}
 	l, taken := &loop{loops: ls, batch: 1}, 0
+	ls.all = []*loop{l}
 	ls.listeners[fd].Store(&Listener{raw: rawListener{fd: fd}, Accept: Accept{
 		Accepted: func(c Conn) { taken++; c.Abort() },
 	}})
@@ -109,6 +110,69 @@ func TestAcceptsInBatches(t *testing.T) {
 		if l.accept(int32(fd)); taken-before != want {
 			t.Errorf("in one turn it accepted %d, want %d", taken-before, want)
 		}
+	}
+}
+
+// TestBusyLoopsAcceptTogether has a connection come to a loop that is busy, in one
+// way or the other.
+func TestBusyLoopsAcceptTogether(t *testing.T) {
+	for name, tt := range map[string]struct {
+		busy     func(*loop)
+		accepted int // by this loop, which leaves it to another first if that is new to it
+		spread   bool
+	}{
+		"not at all":    {func(*loop) {}, 1, false},
+		"accepting":     {func(l *loop) { l.accepted = l.turn - 1 }, 0, true},
+		"long ago":      {func(l *loop) { l.accepted = l.turn - 2 }, 1, false},
+		"with bulk":     {func(l *loop) { l.busy = []*pair{nil} }, 0, true},
+		"with TLS":      {func(l *loop) { l.shaking.Push(netip.Addr{}, nil) }, 0, true},
+		"with a lot":    {func(l *loop) { l.worked = 2 * longTurn }, 0, true},
+		"with a little": {func(l *loop) { l.worked = longTurn }, 1, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			e := &Engine{}
+			ls := &e.loops
+			ls.ends, ls.listeners = make([]atomic.Pointer[end], 1<<10), make([]atomic.Pointer[Listener], 1<<10)
+			for range 2 {
+				l, err := newLoop(ls)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer l.free()
+				ls.all = append(ls.all, l)
+			}
+			tcp, err := socket.Options{}.Listen(t.Context(), "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			accepted := 0
+			ln, err := e.Listen(tcp, Accept{Accepted: func(c Conn) { accepted++; c.Abort() }})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer ln.Close()
+			c, err := net.Dial("tcp", ln.Addr.String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = c.Close() }()
+			l := ln.raw.home
+			l.turn = 100
+			tt.busy(l)
+			l.accept(int32(ln.raw.fd))
+			if accepted != tt.accepted || ln.raw.spread != tt.spread {
+				t.Errorf("it accepted %d, and all watch the listener: %v", accepted, ln.raw.spread)
+			}
+			l.turn++
+			l.accept(int32(ln.raw.fd))
+			if accepted != 1 {
+				t.Errorf("in the next turn %d were accepted, of 1", accepted)
+			}
+			l.turn++
+			if l.accept(int32(ln.raw.fd)); l.accepted != 0 {
+				t.Error("a turn in which there was nothing to accept counts as one")
+			}
+		})
 	}
 }
 
