@@ -56,7 +56,7 @@ type Common struct {
 	DeadPeerTimeout time.Duration // from socket.MinDeadAfter to socket.MaxDeadAfter, whole seconds
 	Backlog         int           // 0 as many as the system permits
 	Loops           int           // event loops; 0 as many as there are processors
-	BusyPoll        time.Duration // how long a loop does, up to a millisecond; 0 not at all
+	BusyPoll        time.Duration // for how long a pause a loop does, up to a millisecond; 0 not at all
 	AuditLog        string        // file, "-" stdout, "" none
 	Insecure        bool          // more than loopback may be used without credentials
 	LinkSecurity    LinkSecurity

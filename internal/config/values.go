@@ -204,7 +204,7 @@ const (
 	maxLoops   = 64        // as many as an engine may have
 )
 
-// maxBusyPoll is more than any pause that is short.
+// maxBusyPoll is when a loop sleeps in any case.
 const maxBusyPoll = time.Millisecond
 
 // parseNumber reads a number of things, or the word for 0.

@@ -190,6 +190,7 @@ func (l *loop) order(f func()) {
 func (l *loop) run() {
 	defer l.free()
 	events := make([]unix.EpollEvent, 256)
+	l.now = time.Now()
 	for {
 		timeout := l.timeout()
 		l.polling.pause(time.Now())
@@ -222,14 +223,22 @@ func (l *loop) run() {
 	}
 }
 
-// Waiting for events, a loop keeps its processor for so long: sessions have
-// pauses of less, and a processor that was let go has to be won back. Longer,
-// it lets go, for the rest of the process.
+// patience is how long a loop that has much to do keeps its processor, waiting for
+// events: its sessions have pauses of less, and a processor that was let go has to
+// be won back. Longer, it lets go, for the rest of the process.
 const patience = time.Millisecond
 
 // wait waits for events, for a time in ms, or without end when it is negative.
 func (l *loop) wait(events []unix.EpollEvent, timeout int) (n int, err error) {
-	if timeout != 0 && l.polling.worthwhile(l.polling.began) {
+	poll := timeout != 0 && l.polling.worthwhile(l.polling.began)
+	switch {
+	case timeout == 0 && len(l.busy) == 0: // it is done soon
+	case timeout != 0 && !poll && l.polling.rare():
+		return l.sleeper.sleep(events, timeout)
+	default:
+		l.sleeper.stayAwake()
+	}
+	if poll {
 		if n, err = l.poll(events, timeout); n != 0 {
 			return n, err
 		}

@@ -19,7 +19,7 @@ type loops struct {
 	ends      []atomic.Pointer[end]      // by descriptor; an event looks its end up here
 	listeners []atomic.Pointer[Listener] // likewise
 	serials   atomic.Uint32              // the latest of an end
-	poll      time.Duration              // how long a loop does in a pause
+	poll      time.Duration              // as in NewEngine
 	maxShut   int                        // how many descriptors a loop keeps that nobody counts any more
 }
 

@@ -17,9 +17,10 @@ type polling struct {
 	began  time.Time     // when it did
 	after  kind          // what pauses are that begin soon
 	since  time.Time     // after this; zero: after the next one begins
-	habit  [kinds]int // by so many, at most, more of a kind were short than not, lately
-	crowd  int        // how often, lately, who went first kept the processor
-	others time.Time  // until then the processor is left to others
+	habit  [kinds]int    // by so many, at most, more of a kind were short than not, lately
+	awake  int           // how many pauses it did not sleep in, since it did
+	crowd  int           // how often, lately, who went first kept the processor
+	others time.Time     // until then the processor is left to others
 }
 
 // How many more pauses have to be short, and how many are remembered: a loop
@@ -80,14 +81,20 @@ func (p *polling) short() time.Duration {
 func (p *polling) paused(now time.Time) {
 	habit := &p.habit[p.kind]
 	switch d := now.Sub(p.began); {
+	case d >= patience:
+		p.habit, p.awake = [kinds]int{}, 0
+		return
 	case d < p.short():
 		*habit = min(*habit+1, manyShort)
-	case d < patience:
-		*habit = max(*habit-1, 0)
 	default:
-		p.habit = [kinds]int{}
+		*habit = max(*habit-1, 0)
 	}
+	p.awake++
 }
+
+// rare tells whether the loop has little to do: all that it gets to do is over
+// within a few pauses.
+func (p *polling) rare() bool { return p.awake < manyShort }
 
 // worthwhile tells whether to poll.
 func (p *polling) worthwhile(now time.Time) bool {

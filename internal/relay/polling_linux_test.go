@@ -23,6 +23,9 @@ func TestPolling(t *testing.T) {
 		}
 	}
 	want(false, "at first")
+	if !p.rare() {
+		t.Error("at first it has much to do")
+	}
 	pauses(limit/2, limit)
 	want(false, "after a short pause and a long one")
 	pauses(limit/2, limit, limit/2, limit)
@@ -43,8 +46,14 @@ func TestPolling(t *testing.T) {
 	for range 100 {
 		pauses(limit / 2)
 	}
+	if p.rare() {
+		t.Error("after 100 short pauses it has little to do")
+	}
 	pauses(patience)
 	want(false, "after it slept")
+	if !p.rare() {
+		t.Error("after it slept it has much to do")
+	}
 	p = polling{}
 	pauses(0, 0, 0, 0)
 	want(false, "without a limit")

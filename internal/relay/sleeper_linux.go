@@ -21,11 +21,14 @@ import (
 //
 // What Go's poller watches is an epoll descriptor in front of the loop's, which is
 // armed for a sleep only: else each event of a busy loop would wake a thread there.
+// Behind it is also the clock of a sleep that ends. With a deadline of Go's the
+// runtime would wake another thread each time, to wait for that.
 type sleeper struct {
-	epoll, gate int
-	file        *os.File // has gate
-	conn        syscall.RawConn
-	timed       bool // it has a deadline
+	epoll, gate, clock int
+	file               *os.File // has gate
+	conn               syscall.RawConn
+	until              time.Time // zero: the clock is not set
+	alone              bool      // nobody waits for those who sleep since this one woke
 }
 
 func newSleeper(epoll int) (*sleeper, error) {
@@ -33,10 +36,18 @@ func newSleeper(epoll int) (*sleeper, error) {
 	if err != nil {
 		return nil, fmt.Errorf("create epoll: %w", err)
 	}
+	clock, err := unix.TimerfdCreate(unix.CLOCK_MONOTONIC, unix.TFD_CLOEXEC|unix.TFD_NONBLOCK)
+	if err != nil {
+		_ = unix.Close(gate)
+		return nil, fmt.Errorf("create timerfd: %w", err)
+	}
 	_ = unix.SetNonblock(gate, true) // has os know that it can be polled
-	s := &sleeper{epoll: epoll, gate: gate, file: os.NewFile(uintptr(gate), "epoll")}
+	s := &sleeper{epoll: epoll, gate: gate, clock: clock, file: os.NewFile(uintptr(gate), "epoll")}
 	s.conn, err = s.file.SyscallConn()
-	err = errors.Join(err, socket.Watch(gate, unix.EPOLL_CTL_ADD, epoll, 0, 0), s.file.SetReadDeadline(time.Time{}))
+	err = errors.Join(err,
+		socket.Watch(gate, unix.EPOLL_CTL_ADD, epoll, 0, 0),
+		socket.Watch(gate, unix.EPOLL_CTL_ADD, clock, unix.EPOLLIN|unix.EPOLLET, 0),
+		s.file.SetReadDeadline(time.Time{})) // fails where it cannot be polled
 	if err != nil {
 		s.close()
 		return nil, fmt.Errorf("watch epoll: %w", err)
@@ -44,11 +55,14 @@ func newSleeper(epoll int) (*sleeper, error) {
 	return s, nil
 }
 
-func (s *sleeper) close() { _ = s.file.Close() } // takes gate with it
+func (s *sleeper) close() {
+	_ = s.file.Close() // takes gate with it
+	_ = unix.Close(s.clock)
+}
 
 // sleep waits for events for a time, in ms, or without end when it is negative.
 func (s *sleeper) sleep(events []unix.EpollEvent, timeout int) (n int, err error) {
-	if err := s.wakeAfter(timeout); err != nil {
+	if err := s.set(timeout); err != nil {
 		return 0, err
 	}
 	if err := s.arm(unix.EPOLLIN); err != nil {
@@ -56,32 +70,40 @@ func (s *sleeper) sleep(events []unix.EpollEvent, timeout int) (n int, err error
 	}
 	rerr := s.conn.Read(func(uintptr) bool {
 		n, err = socket.Happened(s.epoll, events, 0)
-		return n != 0
+		return n != 0 || timeout >= 0 && !time.Now().Before(s.until)
 	})
-	if errors.Is(rerr, os.ErrDeadlineExceeded) {
-		rerr = nil
-	}
 	if err := errors.Join(rerr, s.arm(0)); err != nil {
 		return 0, err
 	}
-	// This thread has waited for everybody who sleeps, and may now be busy for
-	// long: Gosched has another one wait. Without it other loops were seen to wake
-	// a millisecond late.
-	runtime.Gosched()
+	s.alone = true
 	return n, err
 }
 
-// wakeAfter sets or clears the time after which a sleep is over.
-func (s *sleeper) wakeAfter(ms int) error {
+// stayAwake is to be called before a loop does anything for long, or waits without
+// sleep. The thread that has woken it has waited for everybody who sleeps: Gosched
+// has another one wait. Without it other loops were seen to wake a millisecond
+// late.
+func (s *sleeper) stayAwake() {
+	if s.alone {
+		s.alone = false
+		runtime.Gosched()
+	}
+}
+
+// set sets the clock, or stops it.
+func (s *sleeper) set(ms int) error {
+	d := time.Duration(ms) * time.Millisecond
 	switch {
 	case ms >= 0:
-		s.timed = true
-		return s.file.SetReadDeadline(time.Now().Add(time.Duration(ms) * time.Millisecond))
-	case s.timed:
-		s.timed = false
-		return s.file.SetReadDeadline(time.Time{})
+		s.until = time.Now().Add(d)
+		d = max(d, 1) // 0 would stop it
+	case s.until.IsZero():
+		return nil
+	default:
+		s.until, d = time.Time{}, 0
 	}
-	return nil
+	spec := unix.ItimerSpec{Value: unix.NsecToTimespec(int64(d))}
+	return os.NewSyscallError("timerfd_settime", unix.TimerfdSettime(s.clock, 0, &spec, nil))
 }
 
 func (s *sleeper) arm(events uint32) error {
