@@ -1,10 +1,12 @@
 package relay
 
 import (
+	"bytes"
 	"crypto/tls"
 	"fmt"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"os"
@@ -332,13 +334,19 @@ func TestSettleInBulk(t *testing.T) {
 		}
 	})
 	<-moved
-	for _, want := range []string{"hello", " there"} {
-		got := make([]byte, len(want))
-		if _, err := io.ReadFull(to, got); err != nil || string(got) != want {
-			t.Fatalf("got %q, %v, want %q", got, err, want)
-		}
-		_, _ = io.WriteString(from, " there")
+	got := make([]byte, 5)
+	if _, err := io.ReadFull(to, got); err != nil || string(got) != "hello" {
+		t.Fatalf("got %q, %v, want %q", got, err, "hello")
 	}
-	_, _ = from.Close(), to.Close()
+	stream := make([]byte, 4*turnBytes) // more than goes in a turn
+	rand.NewChaCha8([32]byte{}).Read(stream)
+	go func() {
+		_, _ = from.Write(stream)
+		_ = from.(*net.TCPConn).CloseWrite()
+	}()
+	if got, err := io.ReadAll(to); err != nil || !bytes.Equal(got, stream) {
+		t.Errorf("got %d bytes, %v, want %d", len(got), err, len(stream))
+	}
+	_ = to.Close()
 	<-ended
 }

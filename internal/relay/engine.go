@@ -29,9 +29,10 @@ const MaxLoops = 64
 
 // NewEngine starts n event loops, MaxLoops at most, on systems that have them. A loop that has
 // something to do keeps one of GOMAXPROCS processors; those that run other
-// goroutines come on top of that. A loop whose pauses are mostly shorter than poll,
-// or where sessions begin and end than four times that, does not sleep in them, but
-// lets others have its processor. [Engine.Close] ends the loops.
+// goroutines come on top of that. A loop whose pauses are mostly shorter than poll
+// does not sleep in them, but lets others have its processor; after the begin and
+// the end of a session those of up to four times that count as short, below a
+// millisecond. [Engine.Close] ends the loops.
 func NewEngine(n int, poll time.Duration) (*Engine, error) {
 	e := &Engine{}
 	if err := e.loops.start(n, poll, &e.wg); err != nil {

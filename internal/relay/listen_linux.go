@@ -157,6 +157,7 @@ func (l *loop) accept(fd int32) {
 		l.batch, l.left = 1, 1
 	}
 	if ln.place(l, l.batch > 1 || l.worked > longTurn || len(l.busy) > 0 || l.shaking.Len() > 0) {
+		l.sleeper.stayAwake()
 		return // one that has time may be first
 	}
 	l.accepted = l.turn

@@ -25,14 +25,14 @@ type loop struct {
 	buf           [loopBuffer]byte // what one read moves at most
 	turn          uint64           // its number
 	now           time.Time        // when it began
-	worked        time.Duration    // how long the one before took
+	worked        time.Duration    // how long the one right before took
 	polling       polling
 	looked        time.Time // at openings and young, last
 	busy          []*pair   // have had their turn, and have more to do
 	losing        map[*pair]losing
 	opening       []*pair          // their sessions do not stand yet
 	spare         []*opening       // for those to come
-	accepted      uint64           // the turn in which it did, last; 0 when there was nothing
+	accepted      uint64           // the turn in which it did, last; 0 when it found no more
 	batch         int              // how many it was ready to accept then, at least 1
 	left          int              // of these
 	shaking       fair.Queue[*end] // have something to read for their handshakes
@@ -201,8 +201,8 @@ func (l *loop) run() {
 		l.turn++
 		l.worked = l.polling.began.Sub(l.now)
 		l.now = time.Now()
-		if timeout != 0 {
-			l.polling.paused(l.now)
+		if timeout != 0 && !l.polling.paused(l.now) {
+			l.worked = 0
 		}
 		for i := range max(n, 0) {
 			l.happened(&events[i])
@@ -212,7 +212,10 @@ func (l *loop) run() {
 			p.pump()
 		}
 		l.closeShut(n)
-		l.shakeNext()
+		if l.shaking.Len() > 0 {
+			l.sleeper.stayAwake()
+			l.shakeNext()
+		}
 		l.lookAfterGreetings(n)
 		l.lookAfterLosing()
 		l.lookAfterTime()

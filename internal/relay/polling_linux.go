@@ -18,7 +18,7 @@ type polling struct {
 	after  kind          // what pauses are that begin soon
 	since  time.Time     // after this; zero: after the next one begins
 	habit  [kinds]int    // by so many, at most, more of a kind were short than not, lately
-	awake  int           // how many pauses it did not sleep in, since it did
+	awake  int           // how many pauses there were since one of patience or more
 	crowd  int           // how often, lately, who went first kept the processor
 	others time.Time     // until then the processor is left to others
 }
@@ -76,20 +76,22 @@ func (p *polling) short() time.Duration {
 	return p.limit
 }
 
-// paused takes note of the end of a pause. After one in which the loop slept
-// nothing is known of the next: a session now and then is no habit.
-func (p *polling) paused(now time.Time) {
+// paused takes note of the end of a pause, and tells whether it was one of a busy
+// moment. After any other, of patience or more, nothing is known of the next: a
+// session now and then is no habit.
+func (p *polling) paused(now time.Time) (busy bool) {
 	habit := &p.habit[p.kind]
 	switch d := now.Sub(p.began); {
 	case d >= patience:
 		p.habit, p.awake = [kinds]int{}, 0
-		return
+		return false
 	case d < p.short():
 		*habit = min(*habit+1, manyShort)
 	default:
 		*habit = max(*habit-1, 0)
 	}
 	p.awake++
+	return true
 }
 
 // rare tells whether the loop has little to do: all that it gets to do is over

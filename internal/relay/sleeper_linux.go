@@ -22,7 +22,8 @@ import (
 // What Go's poller watches is an epoll descriptor in front of the loop's, which is
 // armed for a sleep only: else each event of a busy loop would wake a thread there.
 // Behind it is also the clock of a sleep that ends. With a deadline of Go's the
-// runtime would wake another thread each time, to wait for that.
+// runtime would wake another thread each time, to wait for that. The clock of a
+// sleep that an event has ended runs on, and may wake a thread once.
 type sleeper struct {
 	epoll, gate, clock int
 	file               *os.File // has gate
@@ -68,14 +69,20 @@ func (s *sleeper) sleep(events []unix.EpollEvent, timeout int) (n int, err error
 	if err := s.arm(unix.EPOLLIN); err != nil {
 		return 0, err
 	}
-	rerr := s.conn.Read(func(uintptr) bool {
+	slept := false
+	rerr := s.conn.Read(func(uintptr) (over bool) {
 		n, err = socket.Happened(s.epoll, events, 0)
-		return n != 0 || timeout >= 0 && !time.Now().Before(s.until)
+		over = n != 0 || timeout >= 0 && !time.Now().Before(s.until)
+		slept = slept || !over
+		return over
 	})
 	if err := errors.Join(rerr, s.arm(0)); err != nil {
 		return 0, err
 	}
-	s.alone = true
+	if !slept {
+		s.stayAwake() // it may go on so for long
+	}
+	s.alone = slept
 	return n, err
 }
 

@@ -2,6 +2,7 @@ package relay
 
 import (
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -44,7 +45,11 @@ func TestSleeper(t *testing.T) {
 	sleep(1, 0, "a millisecond in which nothing happens")
 	ring()
 	sleep(-1, 1, "what happened before")
-	for range 100 { // now before it sleeps, now after; no deadline is left of the first
+	var left unix.ItimerSpec
+	if err := unix.TimerfdGettime(s.clock, &left); err != nil || left != (unix.ItimerSpec{}) {
+		t.Errorf("in a sleep without end the clock goes on: %v, %v", left, err)
+	}
+	for range 100 { // now before it sleeps, now after
 		go ring()
 		sleep(-1, 1, "what happens meanwhile")
 		go ring()
@@ -56,4 +61,45 @@ func TestSleeper(t *testing.T) {
 	}
 	sleep(60_000, 1, "what happened while it was awake")
 	sleep(1, 0, "a millisecond once more")
+}
+
+// TestWaiting tells who waits for the others that sleep, after a loop was woken.
+func TestWaiting(t *testing.T) {
+	for name, tt := range map[string]struct {
+		busy  func(*loop)
+		alone bool
+	}{
+		"little to do":  {func(*loop) {}, true},
+		"much to do":    {func(l *loop) { l.polling.awake = manyShort }, false},
+		"bulk":          {func(l *loop) { l.busy = []*pair{nil} }, false},
+		"short pauses":  {func(l *loop) { l.polling.limit, l.polling.habit[ordinary] = patience, manyShort }, false},
+		"a thing or two": {func(l *loop) { l.shut = []int{-1} }, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l, err := newLoop(&loops{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer l.free()
+			events := make([]unix.EpollEvent, 4)
+			wait := func() {
+				timeout := 1 // instead of without end
+				if l.timeout() == 0 {
+					timeout = 0
+				}
+				l.polling.pause(time.Now())
+				if _, err := l.wait(events, timeout); err != nil {
+					t.Fatal(err)
+				}
+			}
+			wait()
+			if !l.sleeper.alone {
+				t.Fatal("after its first pause it is not alone")
+			}
+			tt.busy(l)
+			if wait(); l.sleeper.alone != tt.alone {
+				t.Errorf("alone: %v", l.sleeper.alone)
+			}
+		})
+	}
 }
