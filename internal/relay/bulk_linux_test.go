@@ -1,6 +1,9 @@
 package relay_test
 
 import (
+	"os"
+	"strconv"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -8,9 +11,9 @@ import (
 	"github.com/ohrouter/oh-router/internal/relay"
 )
 
-// The socket that a stream in bulk goes to is told how much may wait in it; the
-// other one is not.
-func TestBoundOfWhatWaitsToBeSent(t *testing.T) {
+// The socket that a stream in bulk goes to is told how much may wait in it to be
+// sent, and the one that it comes from how much to be read.
+func TestBoundsOfWhatWaits(t *testing.T) {
 	f := start(t, carrier{name: "engine", start: withEngine}, tcp, tcp, false)
 	stopped := make(chan struct{})
 	go func() { // nobody reads; until the session is cut
@@ -23,6 +26,23 @@ func TestBoundOfWhatWaitsToBeSent(t *testing.T) {
 	}()
 	wantInt(t, f.session, relay.B, unix.TCP_NOTSENT_LOWAT, 512<<10)
 	wantInt(t, f.session, relay.A, unix.TCP_NOTSENT_LOWAT, 0) // the system's
+	unread := func(side relay.Side) int {
+		n, err := unix.GetsockoptInt(f.session.Descriptors()[side], unix.SOL_SOCKET, unix.SO_RCVBUF)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	const bound = 2 * 2 << 20 // the kernel counts what it needs itself, socket(7)
+	max, err := os.ReadFile("/proc/sys/net/core/rmem_max")
+	if n, _ := strconv.Atoi(strings.TrimSpace(string(max))); err == nil && n >= bound/2 {
+		if n := unread(relay.A); n != bound {
+			t.Errorf("SO_RCVBUF where the stream comes from is %d, want %d", n, bound)
+		}
+	}
+	if n := unread(relay.B); n == bound {
+		t.Errorf("SO_RCVBUF where the stream goes to is %d as well", n)
+	}
 	f.cut()
 	f.wait()
 	<-stopped

@@ -54,6 +54,7 @@ type end struct {
 
 	full     bool // writing would block
 	bounded  bool // its socket takes no more than maxUnsent
+	shallow  bool // and keeps no more than maxUnread, where its peer is near
 	outEvent bool // the loop is told when writing no longer would
 	finished bool // a FIN was sent to it
 
@@ -173,9 +174,11 @@ func (p *pair) copy(e *end) {
 	if !p.received(e, n, err) {
 		return
 	}
-	full := n == len(buf)-off
-	e.bulk = full && e.other().secure == nil
-	if !full && !e.last {
+	switch full := n == len(buf)-off; {
+	case full:
+		e.keepShallow()
+		e.bulk = e.other().secure == nil
+	case !e.last:
 		// The queue is empty: epoll(7) promises an event for what comes next.
 		e.readable = false
 	}
@@ -244,6 +247,20 @@ func (e *end) bound() {
 	if !e.bounded {
 		e.bounded = true
 		_ = socket.BoundUnsent(e.fd, maxUnsent) // goes without on a kernel before 3.12
+	}
+}
+
+// maxUnread is how much of a stream in bulk may wait in a socket to be read, when
+// its peer is near. A reader that takes much at once is given ever more, up to
+// tens of megabytes, which is much memory where streams are many, and in no
+// processor's cache.
+const maxUnread = 2 << 20
+
+// keepShallow has the end's socket keep no more than maxUnread.
+func (e *end) keepShallow() {
+	if !e.shallow {
+		e.shallow = true
+		_ = socket.BoundUnread(e.fd, maxUnread) // fails only on one that is lost, as a read will tell
 	}
 }
 

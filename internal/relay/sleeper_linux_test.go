@@ -69,10 +69,10 @@ func TestWaiting(t *testing.T) {
 		busy  func(*loop)
 		alone bool
 	}{
-		"little to do":  {func(*loop) {}, true},
-		"much to do":    {func(l *loop) { l.polling.awake = manyShort }, false},
-		"bulk":          {func(l *loop) { l.busy = []*pair{nil} }, false},
-		"short pauses":  {func(l *loop) { l.polling.limit, l.polling.habit[ordinary] = patience, manyShort }, false},
+		"little to do":   {func(*loop) {}, true},
+		"much to do":     {func(l *loop) { l.polling.awake = manyShort }, false},
+		"bulk":           {func(l *loop) { l.busy = []*pair{nil} }, false},
+		"short pauses":   {func(l *loop) { l.polling.limit, l.polling.habit[ordinary] = patience, manyShort }, false},
 		"a thing or two": {func(l *loop) { l.shut = []int{-1} }, true},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -184,6 +184,9 @@ func (s *secure) take(b []byte) (n int, err error) {
 func (p *pair) decrypt(e *end) {
 	buf := p.on().buf[:]
 	n, err := e.secure.read(buf)
+	if n == len(buf) {
+		e.keepShallow()
+	}
 	p.give(e, buf[:n])
 	switch {
 	case p.over || err == nil:

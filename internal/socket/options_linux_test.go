@@ -253,3 +253,35 @@ func TestBacklog(t *testing.T) {
 		}
 	}
 }
+
+func TestBoundUnread(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	c, err := net.Dial("tcp", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	fd, err := socket.Descriptor(c.(*net.TCPConn))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer socket.Close(fd)
+	buffer := func() int {
+		n, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	before := buffer()
+	if err := socket.BoundUnread(fd, 1<<30); err != nil || buffer() != before {
+		t.Errorf("more than the system allows: %v, and %d bytes in place of %d", err, buffer(), before)
+	}
+	if err := socket.BoundUnread(fd, 48<<10); err != nil || buffer() != 96<<10 { // socket(7): twice of it
+		t.Errorf("48 KiB: %v, and %d bytes", err, buffer())
+	}
+}

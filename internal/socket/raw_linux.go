@@ -5,6 +5,9 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"strconv"
+	"strings"
+	"sync"
 	"syscall"
 	"time"
 	"unsafe"
@@ -76,6 +79,35 @@ func InlineUrgent(fd int) error { return setOption(fd, unix.SOL_SOCKET, unix.SO_
 func BoundUnsent(fd, n int) error {
 	return setOption(fd, unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, int32(n))
 }
+
+// BoundUnread has a connection take some n to 2n bytes that are not read yet, in
+// place of as many as the system thinks fit (tcp_rmem), if its peer is near. It
+// does nothing where the system does not allow that (net.core.rmem_max).
+func BoundUnread(fd, n int) error {
+	if rmemMax() < n {
+		return nil
+	}
+	info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
+	if err != nil || info.Min_rtt > uint32(near.Microseconds()) {
+		return err
+	}
+	return setOption(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, int32(n))
+}
+
+// near is a round trip in which n bytes, as [BoundUnread] has them, are more than
+// a network carries.
+const near = time.Millisecond
+
+// rmemMax is the largest receive buffer that a program may ask for; 0 when it is
+// not known, as in a container of an old kernel.
+var rmemMax = sync.OnceValue(func() int {
+	b, err := os.ReadFile("/proc/sys/net/core/rmem_max") // socket(7)
+	if err != nil {
+		return 0
+	}
+	n, _ := strconv.Atoi(strings.TrimSpace(string(b)))
+	return n
+})
 
 // setCongestion chooses the congestion control, if the system's will not do.
 func (o Options) setCongestion(fd int) error {
