@@ -34,8 +34,8 @@ func TestBoundsOfWhatWaits(t *testing.T) {
 		return n
 	}
 	const bound = 2 * 2 << 20 // the kernel counts what it needs itself, socket(7)
-	max, err := os.ReadFile("/proc/sys/net/core/rmem_max")
-	if n, _ := strconv.Atoi(strings.TrimSpace(string(max))); err == nil && n >= bound/2 {
+	limit, err := os.ReadFile("/proc/sys/net/core/rmem_max")
+	if n, _ := strconv.Atoi(strings.TrimSpace(string(limit))); err == nil && n >= bound/2 {
 		if n := unread(relay.A); n != bound {
 			t.Errorf("SO_RCVBUF where the stream comes from is %d, want %d", n, bound)
 		}
