@@ -66,14 +66,15 @@ func TestSleeper(t *testing.T) {
 // TestWaiting tells who waits for the others that sleep, after a loop was woken.
 func TestWaiting(t *testing.T) {
 	for name, tt := range map[string]struct {
-		busy  func(*loop)
-		alone bool
+		busy    func(*loop)
+		timeout int
+		alone   bool
 	}{
-		"little to do":   {func(*loop) {}, true},
-		"much to do":     {func(l *loop) { l.polling.awake = manyShort }, false},
-		"bulk":           {func(l *loop) { l.busy = []*pair{nil} }, false},
-		"short pauses":   {func(l *loop) { l.polling.limit, l.polling.habit[ordinary] = patience, manyShort }, false},
-		"a thing or two": {func(l *loop) { l.shut = []int{-1} }, true},
+		"little to do":   {func(*loop) {}, 20, true},
+		"much to do":     {func(l *loop) { l.polling.awake = manyShort }, 1, false},
+		"bulk":           {func(l *loop) { l.busy = []*pair{nil} }, 0, false},
+		"short pauses":   {func(l *loop) { l.polling.limit, l.polling.habit[ordinary] = patience, manyShort }, 1, false},
+		"a thing or two": {func(*loop) {}, 0, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			l, err := newLoop(&loops{})
@@ -82,22 +83,18 @@ func TestWaiting(t *testing.T) {
 			}
 			defer l.free()
 			events := make([]unix.EpollEvent, 4)
-			wait := func() {
-				timeout := 1 // instead of without end
-				if l.timeout() == 0 {
-					timeout = 0
-				}
+			wait := func(timeout int) { // in ms, instead of without end
 				l.polling.pause(time.Now())
 				if _, err := l.wait(events, timeout); err != nil {
 					t.Fatal(err)
 				}
 			}
-			wait()
+			wait(20)
 			if !l.sleeper.alone {
 				t.Fatal("after its first pause it is not alone")
 			}
 			tt.busy(l)
-			if wait(); l.sleeper.alone != tt.alone {
+			if wait(tt.timeout); l.sleeper.alone != tt.alone {
 				t.Errorf("alone: %v", l.sleeper.alone)
 			}
 		})

@@ -81,33 +81,45 @@ func BoundUnsent(fd, n int) error {
 }
 
 // BoundUnread has a connection take some n to 2n bytes that are not read yet, in
-// place of as many as the system thinks fit (tcp_rmem), if its peer is near. It
-// does nothing where the system does not allow that (net.core.rmem_max).
+// place of as many as the system thinks fit, if its peer is near. It does nothing
+// where the system does not allow that (net.core.rmem_max), or does not think fit
+// as many (tcp_rmem).
 func BoundUnread(fd, n int) error {
-	if rmemMax() < n {
+	if rmemMax() < n || tcpRmem() <= 2*n { // the kernel doubles it, socket(7)
 		return nil
 	}
 	info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
 	if err != nil || info.Min_rtt > uint32(near.Microseconds()) {
 		return err
 	}
-	return setOption(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, int32(n))
+	if err := setOption(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, int32(n)); err != nil {
+		return err
+	}
+	// It does not grow any more by itself, and was that of a small buffer.
+	return setOption(fd, unix.IPPROTO_TCP, unix.TCP_WINDOW_CLAMP, int32(2*n))
 }
 
-// near is a round trip in which n bytes, as [BoundUnread] has them, are more than
-// a network carries.
-const near = time.Millisecond
+// near is a round trip in which two megabytes are more than a network carries: 67
+// Gbit/s.
+const near = 250 * time.Microsecond
 
-// rmemMax is the largest receive buffer that a program may ask for; 0 when it is
-// not known, as in a container of an old kernel.
-var rmemMax = sync.OnceValue(func() int {
-	b, err := os.ReadFile("/proc/sys/net/core/rmem_max") // socket(7)
-	if err != nil {
+// The largest receive buffers: the one that a program may ask for (socket(7)), and
+// the one that the kernel gives by itself (tcp(7)). 0 where they are not known, as in
+// a container of an old kernel.
+var (
+	rmemMax = sync.OnceValue(func() int { return lastNumber("/proc/sys/net/core/rmem_max") })
+	tcpRmem = sync.OnceValue(func() int { return lastNumber("/proc/sys/net/ipv4/tcp_rmem") })
+)
+
+func lastNumber(file string) int {
+	b, err := os.ReadFile(file)
+	fields := strings.Fields(string(b))
+	if err != nil || len(fields) == 0 {
 		return 0
 	}
-	n, _ := strconv.Atoi(strings.TrimSpace(string(b)))
+	n, _ := strconv.Atoi(fields[len(fields)-1])
 	return n
-})
+}
 
 // setCongestion chooses the congestion control, if the system's will not do.
 func (o Options) setCongestion(fd int) error {
