@@ -110,21 +110,20 @@ func (l *Listener) place(by *loop, busy bool) (spread bool) {
 	r := &l.raw
 	switch {
 	case l.paused > 0 || l.closed || len(by.all) == 1:
-	case busy:
-		spread = !r.spread
+	case busy && !r.spread:
 		r.spread, r.needed = true, by.now
+		for _, o := range by.all {
+			if o != r.home {
+				_ = r.watch(o) // without it, and until the next time, the others do
+			}
+		}
+		return true
+	case busy:
+		r.needed = by.now
 	case r.spread && by.now.Sub(r.needed) > spreadFor:
 		r.gather(by.loops, by)
 	}
-	if !spread {
-		return false
-	}
-	for _, o := range by.all {
-		if o != r.home {
-			_ = r.watch(o) // without it, and until the next time, the others do
-		}
-	}
-	return true
+	return false
 }
 
 // gather leaves it to one of the loops, if they all have it.
