@@ -89,13 +89,26 @@ func flagError(cmd *cobra.Command, err error) error {
 	}
 	said := printable(err.Error())
 	if e, ok := errors.AsType[*pflag.NotExistError](err); ok && len(e.GetSpecifiedName()) > 1 {
-		cmd.Flags().VisitAll(func(f *pflag.Flag) {
-			if strings.HasPrefix(f.Name, e.GetSpecifiedName()) {
-				said += fmt.Sprintf("; did you mean --%s?", f.Name)
-			}
-		})
+		if likely := likelyFlags(cmd, e.GetSpecifiedName()); len(likely) > 0 {
+			said += fmt.Sprintf("; did you mean --%s?", strings.Join(likely, " or --"))
+		}
 	}
 	return usageErrorf("%s", said)
+}
+
+// likelyFlags returns the flags of cmd that somebody may have meant with name:
+// those that begin so, or are spelt almost so.
+func likelyFlags(cmd *cobra.Command, name string) []string {
+	var flags cobra.Command // it knows that of commands
+	cmd.Flags().VisitAll(func(f *pflag.Flag) {
+		flags.AddCommand(&cobra.Command{Use: f.Name, Run: func(*cobra.Command, []string) {}})
+	})
+	for flags.SuggestionsMinimumDistance = 1; flags.SuggestionsMinimumDistance <= 2; flags.SuggestionsMinimumDistance++ {
+		if likely := flags.SuggestionsFor(name); len(likely) > 0 {
+			return likely
+		}
+	}
+	return nil
 }
 
 // takes returns the check for a command whose arguments are named, such as

@@ -200,6 +200,7 @@ func TestValuesRefused(t *testing.T) {
 		{RouterRole, "--allowed-hosts=api.internal:8080,a b", "--allowed-hosts: \"api.internal:8080\" is not a host: give a name or an address without a port\n" +
 			`--allowed-hosts: host "a b" has a character that no host name has`},
 		{Up, "--log-format=xml", `--log-format: "xml" is not a log format: text, json or auto`},
+		{Up, "--busy-poll=75", `--busy-poll: "75" has no unit: write 75us for microseconds`},
 		{Up, "--drain-timeout=300", `--drain-timeout: "300" has no unit: write 300s for seconds`},
 		{Up, "--drain-timeout=-1s", `--drain-timeout: -1s is negative`},
 		{Up, "--idle-timeout=soon", `--idle-timeout: "soon" is not a duration such as 500ms, 90s, 5m or 1h30m`},

@@ -93,6 +93,8 @@ func parseBool(s string) (bool, error) {
 func parseDuration(s string, low, high time.Duration) (time.Duration, error) {
 	d, err := time.ParseDuration(s)
 	switch _, notNumber := strconv.Atoi(s); {
+	case err != nil && notNumber == nil && high < time.Second:
+		return 0, fmt.Errorf("%.60q has no unit: write %.60sus for microseconds", s, s)
 	case err != nil && notNumber == nil:
 		return 0, fmt.Errorf("%.60q has no unit: write %.60ss for seconds", s, s)
 	case err != nil:
