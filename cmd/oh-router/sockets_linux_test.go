@@ -23,6 +23,7 @@ import (
 	"github.com/ohrouter/oh-router/internal/link"
 	"github.com/ohrouter/oh-router/internal/relay"
 	"github.com/ohrouter/oh-router/internal/socket"
+	"github.com/ohrouter/oh-router/internal/sysctl"
 )
 
 // hop is a router and a proxy of this process, whose sockets a test can look
@@ -211,11 +212,7 @@ func wantSockets(t testing.TB, leg, end string, at netip.AddrPort, want settings
 // systems returns the congestion control of the system and one that is another.
 func systems(t testing.TB) (own, other string) {
 	t.Helper()
-	b, err := os.ReadFile("/proc/sys/net/ipv4/tcp_congestion_control")
-	if err != nil {
-		t.Fatal(err)
-	}
-	own = strings.TrimSpace(string(b))
+	own = strings.Join(sysctl.Fields("net.ipv4.tcp_congestion_control"), "")
 	for _, other := range []string{"reno", "cubic"} {
 		if other != own && socket.CheckCongestion(other) == nil {
 			return own, other
@@ -287,6 +284,21 @@ func TestBacklogReachesTheListeners(t *testing.T) {
 	}
 	if len(want) > 0 {
 		t.Errorf("no listener at %v", want)
+	}
+}
+
+// TestMaxLoops has what may be configured and what an engine may have, which are
+// told by packages that do not know each other.
+func TestMaxLoops(t *testing.T) {
+	for loops, ok := range map[int]bool{relay.MaxLoops: true, relay.MaxLoops + 1: false} {
+		cmd := &cobra.Command{}
+		config.Flags(cmd.Flags(), config.Up)
+		if err := cmd.ParseFlags([]string{"--loops", strconv.Itoa(loops)}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := config.Load(config.Up, cmd.Flags(), nil, nil); (err == nil) != ok {
+			t.Errorf("--loops %d: %v, want it allowed: %v", loops, err, ok)
+		}
 	}
 }
 

@@ -355,12 +355,15 @@ func TestWarnings(t *testing.T) {
 	if w := mustLoad(t, ProxyRole, nil, "--allow=any").Warnings; len(w) != 0 {
 		t.Errorf("a proxy with an allow-list warns %q", w)
 	}
+	if got := excess(1<<30, nil); got != "" {
+		t.Errorf("excess where the kernel does not tell = %q, want nothing", got)
+	}
 	for backlog, want := range map[int]bool{0: false, 4096: false, 4097: true} {
-		if got := excess(backlog, "4096\n"); (got != "") != want {
+		if got := excess(backlog, []int{4096}); (got != "") != want {
 			t.Errorf("excess(%d) = %q, want a warning %v", backlog, got, want)
 		}
 	}
-	const kernel = "32768\t60999\n"
+	kernel := []int{32768, 60999}
 	for ports, want := range map[Ports]bool{
 		{20000, 29999}: false, {30000, 32768}: true, {60999, 65535}: true, {61000, 65535}: false, {1, 65535}: true,
 	} {
@@ -368,7 +371,7 @@ func TestWarnings(t *testing.T) {
 			t.Errorf("overlap(%v) = %q, want a warning %v", ports, got, want)
 		}
 	}
-	if got := overlap(Ports{1, 65535}, ""); got != "" {
+	if got := overlap(Ports{1, 65535}, nil); got != "" {
 		t.Errorf("overlap without a kernel range = %q, want nothing", got)
 	}
 }

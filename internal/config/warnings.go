@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/ohrouter/oh-router"
+	"github.com/ohrouter/oh-router/internal/sysctl"
 )
 
 // warnings returns what is worth a line in the log at start.
@@ -29,14 +30,11 @@ func warnings(role Role, c Config, secured bool) []string {
 	if role == ProxyRole && len(c.Proxy.Allow.Patterns()) == 0 {
 		w = append(w, "the allow-list is empty, so every target is denied: name targets with --allow, as in --allow 10.0.0.0/8:3306")
 	}
-	// Other systems have no such files, and then nothing to warn of.
-	most, _ := os.ReadFile("/proc/sys/net/core/somaxconn")
-	if s := excess(c.Backlog, string(most)); s != "" {
+	if s := excess(c.Backlog, sysctl.Numbers("net.core.somaxconn")); s != "" {
 		w = append(w, s)
 	}
 	if role != ProxyRole {
-		kernel, _ := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range")
-		if s := overlap(c.Router.Ports, string(kernel)); s != "" {
+		if s := overlap(c.Router.Ports, sysctl.Numbers("net.ipv4.ip_local_port_range")); s != "" {
 			w = append(w, s)
 		}
 	}
@@ -151,20 +149,24 @@ func private(a netip.Addr) bool {
 	return a.IsPrivate() || a.IsLoopback() || a.IsLinkLocalUnicast() || shared.Contains(a)
 }
 
-// excess returns a warning if a backlog is more than the kernel's most.
-func excess(backlog int, kernel string) string {
-	var most int
-	if n, _ := fmt.Sscan(kernel, &most); n != 1 || backlog <= most {
+// excess returns a warning if a backlog is more than the kernel's most, the one
+// number of kernel; none where that is not known.
+func excess(backlog int, kernel []int) string {
+	if len(kernel) != 1 || backlog <= kernel[0] {
 		return ""
 	}
-	return fmt.Sprintf("backlog is %d, but the kernel lets %d connections wait at most: raise the sysctl net.core.somaxconn", backlog, most)
+	return fmt.Sprintf("backlog is %d, but the kernel lets %d connections wait at most: raise the sysctl net.core.somaxconn", backlog, kernel[0])
 }
 
 // overlap returns a warning if ports has some of the range that the kernel
-// takes ports for outgoing connections from, given as its two ends.
-func overlap(ports Ports, kernel string) string {
-	var low, high uint16
-	if n, _ := fmt.Sscan(kernel, &low, &high); n != 2 || ports.High < low || high < ports.Low {
+// takes ports for outgoing connections from, given as its two ends; none where
+// that is not known.
+func overlap(ports Ports, kernel []int) string {
+	if len(kernel) != 2 {
+		return ""
+	}
+	low, high := kernel[0], kernel[1]
+	if int(ports.High) < low || high < int(ports.Low) {
 		return ""
 	}
 	return fmt.Sprintf("the ports %s overlap %d-%d, which the kernel uses for outgoing connections: a port in use by one cannot be mapped; "+

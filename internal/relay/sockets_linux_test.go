@@ -2,7 +2,6 @@ package relay_test
 
 import (
 	"net"
-	"os"
 	"strings"
 	"testing"
 	"time"
@@ -11,6 +10,7 @@ import (
 
 	"github.com/ohrouter/oh-router/internal/relay"
 	"github.com/ohrouter/oh-router/internal/socket"
+	"github.com/ohrouter/oh-router/internal/sysctl"
 )
 
 // Each end of a session that an engine opens has the options of its leg.
@@ -81,12 +81,9 @@ func wantInt(t testing.TB, s *relay.Session, side relay.Side, option, want int) 
 // none to be had.
 func another(t testing.TB) string {
 	t.Helper()
-	is, err := os.ReadFile("/proc/sys/net/ipv4/tcp_congestion_control")
-	if err != nil {
-		t.Fatal(err)
-	}
+	own := strings.Join(sysctl.Fields("net.ipv4.tcp_congestion_control"), "")
 	for _, name := range []string{"reno", "cubic"} { // reno is everywhere, and for everybody
-		if name != strings.TrimSpace(string(is)) && socket.CheckCongestion(name) == nil {
+		if name != own && socket.CheckCongestion(name) == nil {
 			return name
 		}
 	}

@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ohrouter/oh-router/internal/sysctl"
 )
 
 // CheckCongestion tells why this process may not use a congestion control, nil
@@ -34,9 +36,9 @@ func CheckCongestion(name string) error {
 
 // congestions lists the congestion controls that are available or allowed.
 func congestions(what string) string {
-	b, err := os.ReadFile("/proc/sys/net/ipv4/tcp_" + what + "_congestion_control")
-	if err != nil {
+	names := sysctl.Fields("net.ipv4.tcp_" + what + "_congestion_control")
+	if len(names) == 0 {
 		return "the system's"
 	}
-	return strings.Join(strings.Fields(string(b)), ", ")
+	return strings.Join(names, ", ")
 }

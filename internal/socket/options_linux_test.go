@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"runtime"
 	"slices"
 	"strings"
@@ -14,17 +13,15 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ohrouter/oh-router/internal/socket"
+	"github.com/ohrouter/oh-router/internal/sysctl"
 )
 
 // another returns a congestion control that is not the system's.
 func another(t testing.TB) string {
 	t.Helper()
-	is, err := os.ReadFile("/proc/sys/net/ipv4/tcp_congestion_control")
-	if err != nil {
-		t.Skip(err)
-	}
+	own := strings.Join(sysctl.Fields("net.ipv4.tcp_congestion_control"), "")
 	for _, name := range list(t, "allowed") {
-		if name != strings.TrimSpace(string(is)) {
+		if name != own {
 			return name
 		}
 	}
@@ -35,11 +32,11 @@ func another(t testing.TB) string {
 // list returns the congestion controls that are available or allowed.
 func list(t testing.TB, what string) []string {
 	t.Helper()
-	b, err := os.ReadFile("/proc/sys/net/ipv4/tcp_" + what + "_congestion_control")
-	if err != nil {
-		t.Skip(err)
+	names := sysctl.Fields("net.ipv4.tcp_" + what + "_congestion_control")
+	if len(names) == 0 {
+		t.Skip("this system does not tell")
 	}
-	return strings.Fields(string(b))
+	return names
 }
 
 // wantOptions checks what a connection of the data path has.
@@ -229,14 +226,11 @@ func TestCongestionNotPermitted(t *testing.T) {
 }
 
 func TestBacklog(t *testing.T) {
-	b, err := os.ReadFile("/proc/sys/net/core/somaxconn")
-	if err != nil {
-		t.Skip(err)
+	numbers := sysctl.Numbers("net.core.somaxconn")
+	if len(numbers) != 1 {
+		t.Skip("this system does not tell")
 	}
-	var most uint32
-	if _, err := fmt.Sscan(string(b), &most); err != nil {
-		t.Fatal(err)
-	}
+	most := uint32(numbers[0])
 	for backlog, want := range map[int]uint32{0: most, 3: min(3, most), 1 << 30: most} {
 		rc, err := listen(t, socket.Options{Backlog: backlog}).SyscallConn()
 		if err != nil {
@@ -285,8 +279,8 @@ func TestBoundUnread(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := os.Stat("/proc/sys/net/core/rmem_max"); err != nil || info.Min_rtt > 250 {
-		t.Skipf("%v, and a round trip of %d us", err, info.Min_rtt)
+	if most := sysctl.Numbers("net.core.rmem_max"); len(most) == 0 || info.Min_rtt > 250 {
+		t.Skipf("%v bytes are allowed, and a round trip takes %d us", most, info.Min_rtt)
 	}
 	const n = 48 << 10
 	if err := socket.BoundUnread(fd, n); err != nil || buffer() != 2*n { // socket(7): twice of it

@@ -5,14 +5,15 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"strconv"
-	"strings"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ohrouter/oh-router/internal/sysctl"
 )
 
 // Talk says who begins to talk on a connection.
@@ -107,19 +108,12 @@ const near = 250 * time.Microsecond
 // the one that the kernel gives by itself (tcp(7)). 0 where they are not known, as in
 // a container of an old kernel.
 var (
-	rmemMax = sync.OnceValue(func() int { return lastNumber("/proc/sys/net/core/rmem_max") })
-	tcpRmem = sync.OnceValue(func() int { return lastNumber("/proc/sys/net/ipv4/tcp_rmem") })
+	rmemMax = sync.OnceValue(func() int { return most("net.core.rmem_max") })
+	tcpRmem = sync.OnceValue(func() int { return most("net.ipv4.tcp_rmem") })
 )
 
-func lastNumber(file string) int {
-	b, err := os.ReadFile(file)
-	fields := strings.Fields(string(b))
-	if err != nil || len(fields) == 0 {
-		return 0
-	}
-	n, _ := strconv.Atoi(fields[len(fields)-1])
-	return n
-}
+// most returns the largest number of a setting.
+func most(name string) int { return slices.Max(append(sysctl.Numbers(name), 0)) }
 
 // setCongestion chooses the congestion control, if the system's will not do.
 func (o Options) setCongestion(fd int) error {
