@@ -19,8 +19,6 @@ import (
 	"github.com/ohrouter/oh-router/internal/proxy"
 )
 
-const patient = 10 * time.Second
-
 func TestAllowList(t *testing.T) {
 	for _, tt := range []struct {
 		name     string

@@ -116,6 +116,9 @@ func start(t testing.TB, timeout time.Duration, patterns ...string) *fixture {
 	return startWith(t, proxy.Config{}, timeout, patterns...)
 }
 
+// patient is a dial timeout that no test waits for.
+const patient = 10 * time.Second
+
 // startWith returns a proxy of which cfg says more.
 func startWith(t testing.TB, cfg proxy.Config, timeout time.Duration, patterns ...string) *fixture {
 	t.Helper()
