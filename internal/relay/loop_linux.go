@@ -233,7 +233,7 @@ const patience = time.Millisecond
 
 // wait waits for events, for a time in ms, or without end when it is negative.
 func (l *loop) wait(events []unix.EpollEvent, timeout int) (n int, err error) {
-	poll := timeout != 0 && l.polling.worthwhile(l.polling.began)
+	poll := timeout != 0 && l.polling.worthwhile()
 	switch {
 	case timeout == 0 && len(l.busy) == 0: // it is done soon
 	case timeout != 0 && !poll && l.polling.rare():

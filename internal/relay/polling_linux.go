@@ -98,9 +98,9 @@ func (p *polling) paused(now time.Time) (busy bool) {
 // within a few pauses.
 func (p *polling) rare() bool { return p.awake < manyShort }
 
-// worthwhile tells whether to poll.
-func (p *polling) worthwhile(now time.Time) bool {
-	return p.habit[p.kind] >= fewShort && !now.Before(p.others)
+// worthwhile tells whether to poll in this pause.
+func (p *polling) worthwhile() bool {
+	return p.habit[p.kind] >= fewShort && !p.began.Before(p.others)
 }
 
 // letGo takes note of who went first, and tells whether to go on.

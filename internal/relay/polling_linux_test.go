@@ -18,7 +18,7 @@ func TestPolling(t *testing.T) {
 	}
 	want := func(polls bool, when string) {
 		t.Helper()
-		if p.pause(now); p.worthwhile(now) != polls {
+		if p.pause(now); p.worthwhile() != polls {
 			t.Errorf("%s: polls %v", when, !polls)
 		}
 	}
@@ -67,7 +67,7 @@ func TestPollingAtEnds(t *testing.T) {
 	p := polling{limit: limit}
 	want := func(polls bool, short time.Duration, when string) {
 		t.Helper()
-		if p.pause(now); p.worthwhile(now) != polls || p.short() != short {
+		if p.pause(now); p.worthwhile() != polls || p.short() != short {
 			t.Errorf("%s: polls %v for %v", when, !polls, p.short())
 		}
 	}
@@ -107,21 +107,21 @@ func TestPollingBesideOthers(t *testing.T) {
 	}
 	letGo(limit, true)
 	letGo(slice, false)
-	if !p.worthwhile(now) {
+	if p.pause(now); !p.worthwhile() {
 		t.Error("it does not poll again after one slice")
 	}
 	for range crowded {
 		letGo(0, true)
 	}
 	letGo(slice, false)
-	if !p.worthwhile(now) {
+	if p.pause(now); !p.worthwhile() {
 		t.Error("it does not poll again although slices are rare")
 	}
 	letGo(2*slice, false)
-	if p.worthwhile(now.Add(leaveFor - 1)) {
+	if p.pause(now.Add(leaveFor - 1)); p.worthwhile() {
 		t.Error("it polls although others work on its processor")
 	}
-	if !p.worthwhile(now.Add(leaveFor)) {
+	if p.pause(now.Add(leaveFor)); !p.worthwhile() {
 		t.Error("it never polls again")
 	}
 }
