@@ -256,12 +256,11 @@ func (p *process) descriptors(n int) socket.Budget {
 }
 
 // sessionDescriptors returns how many descriptors are for sessions. The rest of
-// what the process may have is for HTTP, for pipes and for what it opens at the
-// start.
+// what the process may have is for HTTP, for the engine and for what it opens at
+// the start.
 func (p *process) sessionDescriptors() int {
-	limit := socket.Limit()
 	http, _ := p.httpConnections()
-	return max(limit-http-min(limit/16, 512)-24, 4)
+	return max(socket.Limit()-http-p.relay.Descriptors()-24, 4)
 }
 
 // healthConnections is how many connections a proxy has for health and metrics.

@@ -10,8 +10,10 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -218,6 +220,40 @@ func TestMaxLoops(t *testing.T) {
 		c.Close()
 	}
 	<-accepted
+}
+
+// An engine tells how many descriptors it may need for itself.
+func TestEngineDescriptors(t *testing.T) {
+	const n = 3
+	accepting(t, engine(t), func(Conn) {}) // what Go's poller needs is there
+	before := anonymous(t)
+	e, err := NewEngine(n, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close()
+	if got := anonymous(t) - before; got != n*ofLoop {
+		t.Errorf("%d loops have %d descriptors, want %d", n, got, n*ofLoop)
+	}
+	if got, least := e.Descriptors(), n*ofLoop+2*maxPipes(); got < least || got > socket.Limit()/4 {
+		t.Errorf("Descriptors() = %d, want %d at least, and not most of %d", got, least, socket.Limit())
+	}
+}
+
+// anonymous returns how many descriptors of the process are neither files nor
+// sockets.
+func anonymous(t *testing.T) (n int) {
+	t.Helper()
+	links, err := filepath.Glob("/proc/self/fd/*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, link := range links {
+		if what, _ := os.Readlink(link); strings.HasPrefix(what, "anon_inode:") {
+			n++
+		}
+	}
+	return n
 }
 
 // place does so on the goroutine of a loop.

@@ -41,6 +41,10 @@ func NewEngine(n int, poll time.Duration) (*Engine, error) {
 	return e, nil
 }
 
+// Descriptors returns how many the engine may have at once besides the two of each
+// session that is not over.
+func (e *Engine) Descriptors() int { return e.loops.descriptors() }
+
 // Session is a session that an engine carries or opens.
 type Session struct {
 	cut func()

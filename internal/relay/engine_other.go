@@ -19,6 +19,7 @@ func (*loops) unlisten(*Listener)                                     {}
 func (*loops) rewatch(*Listener) error                                { return nil }
 func (*loops) unwatch(*Listener)                                      {}
 func (*loops) close()                                                 {}
+func (*loops) descriptors() int                                       { return 0 }
 
 // These stand for what only an event loop has.
 type (

@@ -86,6 +86,9 @@ func newLoop(ls *loops) (*loop, error) {
 	return l, nil
 }
 
+// ofLoop is how many descriptors a loop has, with those of its sleeper.
+const ofLoop = 4
+
 func (l *loop) free() {
 	l.sleeper.close()
 	_ = unix.Close(l.wakeup)

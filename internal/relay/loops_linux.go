@@ -58,6 +58,11 @@ func (ls *loops) close() {
 	}
 }
 
+// descriptors counts those of the loops, pipes, and sessions that are over.
+func (ls *loops) descriptors() int {
+	return len(ls.all)*(ofLoop+ls.maxShut+2) + 2*maxPipes()
+}
+
 // least returns the loop that carries the fewest sessions.
 func (ls *loops) least() *loop {
 	least := ls.all[0]
