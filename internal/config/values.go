@@ -206,7 +206,7 @@ const (
 	maxLoops   = 64        // as many as an engine may have
 )
 
-// maxBusyPoll is when a loop sleeps in any case.
+// maxBusyPoll is from when on a pause is a long one in any case.
 const maxBusyPoll = time.Millisecond
 
 // parseNumber reads a number of things, or the word for 0.

@@ -196,13 +196,14 @@ func (l *loop) run() {
 	l.now = time.Now()
 	for {
 		timeout := l.timeout()
-		l.polling.pause(time.Now())
+		now := time.Now()
+		l.worked = now.Sub(l.now)
+		l.polling.pause(now, l.worked)
 		n, err := l.wait(events, timeout)
 		if err != nil && !errors.Is(err, unix.EINTR) {
 			panic(fmt.Sprintf("wait for events: %v", err)) // a programmer's mistake: the system has no others here
 		}
 		l.turn++
-		l.worked = l.polling.began.Sub(l.now)
 		l.now = time.Now()
 		if timeout != 0 && !l.polling.paused(l.now) {
 			l.worked = 0
@@ -230,9 +231,10 @@ func (l *loop) run() {
 }
 
 // patience is how long a loop that has much to do keeps its processor, waiting for
-// events: its sessions have pauses of less, and a processor that was let go has to
-// be won back. Longer, it lets go, for the rest of the process.
-const patience = time.Millisecond
+// events: one that was let go has to be won back. Where clients, targets and other
+// loops want the processors, pauses of a few milliseconds are usual, and no sign of
+// rest. Longer, it lets go, for the rest of the process.
+const patience = 10 * time.Millisecond
 
 // wait waits for events, for a time in ms, or without end when it is negative.
 func (l *loop) wait(events []unix.EpollEvent, timeout int) (n int, err error) {

@@ -18,7 +18,7 @@ type polling struct {
 	after  kind          // what pauses are that begin soon
 	since  time.Time     // after this; zero: after the next one begins
 	habit  [kinds]int    // by so many, at most, more of a kind were short than not, lately
-	awake  int           // how many pauses there were since one of patience or more
+	worked time.Duration // for so long, lately
 	crowd  int           // how often, lately, who went first kept the processor
 	others time.Time     // until then the processor is left to others
 }
@@ -28,6 +28,15 @@ type polling struct {
 const (
 	fewShort  = 2
 	manyShort = 8
+)
+
+// longPause is after which a loop has no habits.
+const longPause = time.Millisecond
+
+// A loop has much to do when it has worked for a tenth of the last 20 ms or so.
+const (
+	lately = 20 * time.Millisecond
+	much   = lately / 10
 )
 
 // kind is what a pause is. Right after a session has begun to be set up, what it
@@ -57,8 +66,10 @@ const (
 // session takes note of one that begins or ends in this turn.
 func (p *polling) session(k kind) { p.after, p.since = k, time.Time{} }
 
-// pause takes note of a pause that begins.
-func (p *polling) pause(now time.Time) {
+// pause takes note of a pause that begins, before which the loop has worked for so
+// long.
+func (p *polling) pause(now time.Time, worked time.Duration) {
+	p.worked += worked - p.worked*min(now.Sub(p.began), lately)/lately
 	if p.since.IsZero() {
 		p.since = now
 	}
@@ -71,32 +82,30 @@ func (p *polling) pause(now time.Time) {
 // short is below how much a pause as this one is short.
 func (p *polling) short() time.Duration {
 	if p.kind != ordinary {
-		return min(shortAtEnds*p.limit, patience)
+		return min(shortAtEnds*p.limit, longPause)
 	}
 	return p.limit
 }
 
 // paused takes note of the end of a pause, and tells whether it was one of a busy
-// moment. After any other, of patience or more, nothing is known of the next: a
-// session now and then is no habit.
+// moment. After any other, a long one, nothing is known of the next: a session now
+// and then is no habit.
 func (p *polling) paused(now time.Time) (busy bool) {
 	habit := &p.habit[p.kind]
 	switch d := now.Sub(p.began); {
-	case d >= patience:
-		p.habit, p.awake = [kinds]int{}, 0
+	case d >= longPause:
+		p.habit = [kinds]int{}
 		return false
 	case d < p.short():
 		*habit = min(*habit+1, manyShort)
 	default:
 		*habit = max(*habit-1, 0)
 	}
-	p.awake++
 	return true
 }
 
-// rare tells whether the loop has little to do: all that it gets to do is over
-// within a few pauses.
-func (p *polling) rare() bool { return p.awake < manyShort }
+// rare tells whether the loop has had little to do lately.
+func (p *polling) rare() bool { return p.worked < much }
 
 // worthwhile tells whether to poll in this pause.
 func (p *polling) worthwhile() bool {

@@ -11,21 +11,18 @@ func TestPolling(t *testing.T) {
 	p := polling{limit: limit}
 	pauses := func(ds ...time.Duration) {
 		for _, d := range ds {
-			p.pause(now)
+			p.pause(now, 0)
 			now = now.Add(d)
 			p.paused(now)
 		}
 	}
 	want := func(polls bool, when string) {
 		t.Helper()
-		if p.pause(now); p.worthwhile() != polls {
+		if p.pause(now, 0); p.worthwhile() != polls {
 			t.Errorf("%s: polls %v", when, !polls)
 		}
 	}
 	want(false, "at first")
-	if !p.rare() {
-		t.Error("at first it has much to do")
-	}
 	pauses(limit/2, limit)
 	want(false, "after a short pause and a long one")
 	pauses(limit/2, limit, limit/2, limit)
@@ -46,14 +43,8 @@ func TestPolling(t *testing.T) {
 	for range 100 {
 		pauses(limit / 2)
 	}
-	if p.rare() {
-		t.Error("after 100 short pauses it has little to do")
-	}
-	pauses(patience)
+	pauses(longPause)
 	want(false, "after it slept")
-	if !p.rare() {
-		t.Error("after it slept it has much to do")
-	}
 	p = polling{}
 	pauses(0, 0, 0, 0)
 	want(false, "without a limit")
@@ -67,7 +58,7 @@ func TestPollingAtEnds(t *testing.T) {
 	p := polling{limit: limit}
 	want := func(polls bool, short time.Duration, when string) {
 		t.Helper()
-		if p.pause(now); p.worthwhile() != polls || p.short() != short {
+		if p.pause(now, 0); p.worthwhile() != polls || p.short() != short {
 			t.Errorf("%s: polls %v for %v", when, !polls, p.short())
 		}
 	}
@@ -75,7 +66,7 @@ func TestPollingAtEnds(t *testing.T) {
 		for range manyShort {
 			p.session(afterBegin)
 			for _, d := range []time.Duration{2 * limit, every} {
-				p.pause(now)
+				p.pause(now, 0)
 				now = now.Add(d)
 				p.paused(now)
 				p.session(afterEnd)
@@ -90,9 +81,46 @@ func TestPollingAtEnds(t *testing.T) {
 	want(false, limit, "some time after it began")
 	sessions(2 * limit)
 	want(true, shortAtEnds*limit, "between sessions that follow each other")
-	sessions(patience)
+	sessions(longPause)
 	p.session(afterBegin)
 	want(false, shortAtEnds*limit, "after it slept")
+}
+
+// TestRare has a loop that works for a part of its time.
+func TestRare(t *testing.T) {
+	now := time.Now()
+	var p polling
+	work := func(worked, rested time.Duration) {
+		now = now.Add(worked)
+		p.pause(now, worked)
+		now = now.Add(rested)
+		p.paused(now)
+	}
+	want := func(rare bool, when string) {
+		t.Helper()
+		if p.rare() != rare {
+			t.Errorf("%s: rare %v", when, !rare)
+		}
+	}
+	want(true, "at first")
+	work(much/2, 0)
+	want(true, "after some work")
+	for range 1000 {
+		work(100*time.Microsecond, 1200*time.Microsecond)
+	}
+	want(true, "with less than a tenth of the time")
+	for range 1000 {
+		work(100*time.Microsecond, 700*time.Microsecond)
+	}
+	want(false, "with more")
+	work(10*time.Microsecond, 3*time.Millisecond)
+	work(10*time.Microsecond, 0)
+	want(false, "after a pause of three milliseconds, of which there are others")
+	work(10*time.Microsecond, lately)
+	work(10*time.Microsecond, 0)
+	want(true, "after a rest")
+	work(10*time.Second, 0)
+	want(false, "after long work")
 }
 
 func TestPollingBesideOthers(t *testing.T) {
@@ -107,21 +135,21 @@ func TestPollingBesideOthers(t *testing.T) {
 	}
 	letGo(limit, true)
 	letGo(slice, false)
-	if p.pause(now); !p.worthwhile() {
+	if p.pause(now, 0); !p.worthwhile() {
 		t.Error("it does not poll again after one slice")
 	}
 	for range crowded {
 		letGo(0, true)
 	}
 	letGo(slice, false)
-	if p.pause(now); !p.worthwhile() {
+	if p.pause(now, 0); !p.worthwhile() {
 		t.Error("it does not poll again although slices are rare")
 	}
 	letGo(2*slice, false)
-	if p.pause(now.Add(leaveFor - 1)); p.worthwhile() {
+	if p.pause(now.Add(leaveFor-1), 0); p.worthwhile() {
 		t.Error("it polls although others work on its processor")
 	}
-	if p.pause(now.Add(leaveFor)); !p.worthwhile() {
+	if p.pause(now.Add(leaveFor), 0); !p.worthwhile() {
 		t.Error("it never polls again")
 	}
 }

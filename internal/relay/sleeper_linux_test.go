@@ -71,9 +71,9 @@ func TestWaiting(t *testing.T) {
 		alone   bool
 	}{
 		"little to do":   {func(*loop) {}, 20, true},
-		"much to do":     {func(l *loop) { l.polling.awake = manyShort }, 1, false},
+		"much to do":     {func(l *loop) { l.polling.began, l.polling.worked = time.Now(), lately }, 1, false},
 		"bulk":           {func(l *loop) { l.busy = []*pair{nil} }, 0, false},
-		"short pauses":   {func(l *loop) { l.polling.limit, l.polling.habit[ordinary] = patience, manyShort }, 1, false},
+		"short pauses":   {func(l *loop) { l.polling.limit, l.polling.habit[ordinary] = longPause, manyShort }, 1, false},
 		"a thing or two": {func(*loop) {}, 0, true},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -84,7 +84,7 @@ func TestWaiting(t *testing.T) {
 			defer l.free()
 			events := make([]unix.EpollEvent, 4)
 			wait := func(timeout int) { // in ms, instead of without end
-				l.polling.pause(time.Now())
+				l.polling.pause(time.Now(), 0)
 				if _, err := l.wait(events, timeout); err != nil {
 					t.Fatal(err)
 				}
