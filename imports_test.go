@@ -42,12 +42,13 @@ var mayImport = []struct {
 	{"internal/policy", nil},
 	{"internal/proxy", []string{"internal/audit", "internal/gate", "internal/link", "internal/policy", "internal/relay", "internal/socket"}},
 	{"internal/relay", []string{"internal/fair", "internal/socket"}},
-	{"internal/socket", nil},
-	{"internal/config", []string{"internal/policy", "internal/socket"}},
+	{"internal/socket", []string{"internal/sysctl"}},
+	{"internal/sysctl", nil},
+	{"internal/config", []string{"internal/policy", "internal/socket", "internal/sysctl"}},
 }
 
 // importNothing lists the packages that may not even import the root package.
-var importNothing = []string{".", "internal/fair", "internal/socket"}
+var importNothing = []string{".", "internal/fair", "internal/socket", "internal/sysctl"}
 
 // rootImports is all that the root package may import: it does no I/O.
 var rootImports = []string{
