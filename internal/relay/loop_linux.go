@@ -238,18 +238,17 @@ const patience = 10 * time.Millisecond
 
 // wait waits for events, for a time in ms, or without end when it is negative.
 func (l *loop) wait(events []unix.EpollEvent, timeout int) (n int, err error) {
-	poll := timeout != 0 && l.polling.worthwhile()
-	switch {
-	case timeout == 0 && len(l.busy) == 0: // it is done soon
-	case timeout != 0 && !poll && l.polling.rare():
-		return l.sleeper.sleep(events, timeout)
-	default:
+	if timeout != 0 && l.polling.worthwhile() {
 		l.sleeper.stayAwake()
-	}
-	if poll {
 		if n, err = l.poll(events, timeout); n != 0 {
 			return n, err
 		}
+	}
+	if timeout != 0 && l.polling.rare() {
+		return l.sleeper.sleep(events, timeout)
+	}
+	if timeout != 0 || len(l.busy) > 0 { // else it is done soon
+		l.sleeper.stayAwake()
 	}
 	short := int(patience.Milliseconds())
 	if timeout >= 0 {

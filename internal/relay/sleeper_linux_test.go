@@ -65,6 +65,8 @@ func TestSleeper(t *testing.T) {
 
 // TestWaiting tells who waits for the others that sleep, after a loop was woken.
 func TestWaiting(t *testing.T) {
+	poll := func(l *loop) { l.polling.limit, l.polling.habit[ordinary] = longPause, manyShort }
+	ring := func(l *loop) { _, _ = unix.Write(l.wakeup, []byte{1, 0, 0, 0, 0, 0, 0, 0}) }
 	for name, tt := range map[string]struct {
 		busy    func(*loop)
 		timeout int
@@ -73,7 +75,8 @@ func TestWaiting(t *testing.T) {
 		"little to do":   {func(*loop) {}, 20, true},
 		"much to do":     {func(l *loop) { l.polling.began, l.polling.worked = time.Now(), lately }, 1, false},
 		"bulk":           {func(l *loop) { l.busy = []*pair{nil} }, 0, false},
-		"short pauses":   {func(l *loop) { l.polling.limit, l.polling.habit[ordinary] = longPause, manyShort }, 1, false},
+		"short pause":    {func(l *loop) { poll(l); ring(l) }, 1, false},
+		"no short pause": {poll, 5, true},
 		"a thing or two": {func(*loop) {}, 0, true},
 	} {
 		t.Run(name, func(t *testing.T) {
