@@ -33,7 +33,7 @@ const (
 // longPause is after which a loop has no habits.
 const longPause = time.Millisecond
 
-// A loop has much to do when it has worked for a tenth of the last 20 ms or so.
+// A loop has much to do when its turns took a tenth of the last 20 ms or so.
 const (
 	lately = 20 * time.Millisecond
 	much   = lately / 10
@@ -69,7 +69,7 @@ func (p *polling) session(k kind) { p.after, p.since = k, time.Time{} }
 // pause takes note of a pause that begins, before which the loop has worked for so
 // long.
 func (p *polling) pause(now time.Time, worked time.Duration) {
-	p.worked += worked - p.worked*min(now.Sub(p.began), lately)/lately
+	p.worked += min(worked, lately) - p.worked*min(now.Sub(p.began), lately)/lately
 	if p.since.IsZero() {
 		p.since = now
 	}

@@ -119,8 +119,11 @@ func TestRare(t *testing.T) {
 	work(10*time.Microsecond, lately)
 	work(10*time.Microsecond, 0)
 	want(true, "after a rest")
-	work(10*time.Second, 0)
+	work(time.Hour, 0)
 	want(false, "after long work")
+	work(0, lately)
+	work(0, 0)
+	want(true, "after a rest from long work")
 }
 
 func TestPollingBesideOthers(t *testing.T) {
