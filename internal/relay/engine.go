@@ -41,8 +41,9 @@ func NewEngine(n int, poll time.Duration) (*Engine, error) {
 	return e, nil
 }
 
-// Descriptors returns how many the engine may have at once besides the two of each
-// session that is not over.
+// Descriptors returns how many the engine may have besides the two of each session
+// that is not over. For the length of a turn of a loop it may have more: those of
+// sessions that ended in it, and a connection that a listener was not asked for yet.
 func (e *Engine) Descriptors() int { return e.loops.descriptors() }
 
 // Session is a session that an engine carries or opens.

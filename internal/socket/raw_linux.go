@@ -5,7 +5,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -108,12 +107,18 @@ const near = 250 * time.Microsecond
 // the one that the kernel gives by itself (tcp(7)). 0 where they are not known, as in
 // a container of an old kernel.
 var (
-	rmemMax = sync.OnceValue(func() int { return most("net.core.rmem_max") })
-	tcpRmem = sync.OnceValue(func() int { return most("net.ipv4.tcp_rmem") })
+	rmemMax = sync.OnceValue(func() int { return last("net.core.rmem_max") })
+	tcpRmem = sync.OnceValue(func() int { return last("net.ipv4.tcp_rmem") })
 )
 
-// most returns the largest number of a setting.
-func most(name string) int { return slices.Max(append(sysctl.Numbers(name), 0)) }
+// last returns the last number of a setting, which is the most where it has several.
+func last(name string) int {
+	numbers := sysctl.Numbers(name)
+	if len(numbers) == 0 {
+		return 0
+	}
+	return numbers[len(numbers)-1]
+}
 
 // setCongestion chooses the congestion control, if the system's will not do.
 func (o Options) setCongestion(fd int) error {

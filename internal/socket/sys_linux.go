@@ -12,18 +12,18 @@ import (
 )
 
 // The calls below are those of a session on an event loop. They are for
-// non-blocking descriptors and so return at once. Therefore they do not tell
-// Go's scheduler that the thread may be away for a while: for a call of a
-// microsecond that costs more than the call, and a processor that is taken away
-// meanwhile has to be won back.
+// non-blocking descriptors and so, but for [Happened], return at once. Therefore
+// they do not tell Go's scheduler that the thread may be away for a while: for a
+// call of a microsecond that costs more than the call, and a processor that is taken
+// away meanwhile has to be won back.
 //
 // Each pointer to memory of ours is converted in the call itself, as package
 // unsafe demands (its rule 4): the memory stays where it is until the call
 // returns.
 
 // Read is recv(2), which is shorter on its way to a socket than read(2). It is
-// not interrupted, and so is none of the others: no signal arrives in a call
-// that does not wait.
+// not interrupted, and so is none of the others that do not wait: no signal arrives
+// there.
 func Read(fd int, b []byte) (n int, err error) { return receive(fd, b, 0) }
 
 // Write is send(2), for the same reason.
@@ -139,7 +139,8 @@ func Watch(epoll, op, fd int, events uint32, pad int32) error {
 }
 
 // Happened is epoll_pwait(2) for a time, in ms, in which the scheduler can do
-// without the thread.
+// without the thread. It is to be a short one. The garbage collector asks
+// for the thread by a signal, with which this ends early (EINTR).
 func Happened(epoll int, events []unix.EpollEvent, ms int) (n int, err error) {
 	return count(syscall.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(epoll), uintptr(unsafe.Pointer(unsafe.SliceData(events))), uintptr(len(events)), uintptr(ms), 0, 0))
 }
