@@ -76,6 +76,10 @@ func serve(cmd *cobra.Command, role config.Role, environ []string, start func(co
 	if p.relay, err = newEngine(cfg.Loops, cfg.BusyPoll); err != nil {
 		return err
 	}
+	if err := p.enoughDescriptors(); err != nil {
+		p.relay.Close()
+		return err
+	}
 	if p.audit, err = audit.Open(audit.Config{File: cfg.AuditLog, Stdout: p.stdout, Log: p.log, Metrics: p.metrics}); err != nil {
 		p.relay.Close()
 		return err
@@ -260,7 +264,21 @@ func (p *process) descriptors(n int) socket.Budget {
 // the start.
 func (p *process) sessionDescriptors() int {
 	http, _ := p.httpConnections()
-	return max(socket.Limit()-http-p.relay.Descriptors()-24, 4)
+	return socket.Limit() - http - p.relay.Descriptors() - 24
+}
+
+// enoughDescriptors returns an error if a process that starts could have no
+// session: each of two roles needs one for a mapped port and two for a session.
+func (p *process) enoughDescriptors() error {
+	if p.sessionDescriptors() >= 6 {
+		return nil
+	}
+	http, _ := p.httpConnections()
+	return &failure{
+		message: fmt.Sprintf("this process may have %d descriptors, too few for any session: the event loops need up to %d, HTTP up to %d",
+			socket.Limit(), p.relay.Descriptors(), http),
+		hint: "Raise the limit (ulimit -Hn, LimitNOFILE= of systemd), or have fewer loops with --loops.", exit: exitFailed,
+	}
 }
 
 // healthConnections is how many connections a proxy has for health and metrics.

@@ -3,19 +3,22 @@
 package conformance
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"net"
 	"os/exec"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 )
 
-// limited returns the command of a role that may open only so many files.
+// limited returns the command of a role that may open only so many files, of which
+// its event loops take as many on any machine.
 func limited(t testing.TB, files int, role string, flags []string) *exec.Cmd {
 	script := fmt.Sprintf(`ulimit -n %d && exec "$0" "$@"`, files)
-	cmd := exec.Command("/bin/sh", append([]string{"-c", script, program, role}, flags...)...)
+	cmd := exec.Command("/bin/sh", append([]string{"-c", script, program, role, "--loops=2"}, flags...)...)
 	cmd.Env = environment(t)
 	return cmd
 }
@@ -66,6 +69,22 @@ func wantResponsive(t testing.TB, urls ...string) {
 				t.Errorf("GET %s took %v, want an answer at once", url, took)
 			}
 		}
+	}
+}
+
+// Who cannot have a single session does not start, and says why.
+func TestTooFewDescriptors(t *testing.T) {
+	t.Parallel()
+	var said bytes.Buffer
+	cmd := limited(t, 48, "up", []string{"--listen=127.0.0.1:0"})
+	cmd.Stderr = &said
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer time.AfterFunc(2*soon, func() { _ = cmd.Process.Kill() }).Stop()
+	_ = cmd.Wait()
+	if cmd.ProcessState.ExitCode() != 1 || !strings.Contains(said.String(), "48 descriptors, too few for any session") || !strings.Contains(said.String(), "ulimit") {
+		t.Errorf("up with 48 descriptors: %v, %q; want it to end with 1 and to say what to raise", cmd.ProcessState, &said)
 	}
 }
 
