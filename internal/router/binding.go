@@ -167,7 +167,6 @@ func (b *binding) register(client netip.AddrPort) (s *session, want Want, parked
 		b.sessions = make(map[*session]struct{})
 	}
 	b.sessions[s] = struct{}{}
-	r.sessions[s.id] = s
 	if owner := string(b.spec.Owner); owner != "" {
 		r.owned[owner]++
 	}

@@ -30,13 +30,11 @@ func (r *Router) Crowd(n int, l Link) (leave func()) {
 	defer r.mu.Unlock()
 	r.bindings[b.spec.ID] = b
 	for range n {
-		s := &session{id: r.ids.next(), binding: b, start: time.Now(), link: l}
-		r.sessions[s.id], b.sessions[s] = s, struct{}{}
+		b.sessions[&session{id: r.ids.next(), binding: b, start: time.Now(), link: l}] = struct{}{}
 	}
 	return func() {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		delete(r.bindings, b.spec.ID)
-		clear(r.sessions)
 	}
 }

@@ -39,7 +39,7 @@ func newMetrics(reg prometheus.Registerer, r *Router) *metrics {
 	}, func() float64 {
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		return float64(len(r.sessions))
+		return float64(r.count())
 	})
 	reg.MustRegister(outcomes, m.setup, open,
 		bytesTotal("up", func() uint64 { up, _ := r.bytes(); return up }),
@@ -60,7 +60,7 @@ func (r *Router) bytes() (up, down uint64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	up, down = r.metrics.up, r.metrics.down
-	for _, s := range r.sessions {
+	for s := range r.all() {
 		up += s.live.AB.Load()
 		down += s.live.BA.Load()
 	}

@@ -5,7 +5,9 @@ package router
 import (
 	"cmp"
 	"context"
+	"iter"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"slices"
 	"sync"
@@ -48,8 +50,7 @@ type Router struct {
 	park     time.Duration
 	bindings map[string]*binding
 	ports    map[uint16]netip.AddrPort // that are open, and where
-	sessions map[string]*session
-	owned    map[string]int // open sessions of each owner that has some
+	owned    map[string]int            // open sessions of each owner that has some
 	parked   parkingLot
 }
 
@@ -61,7 +62,6 @@ func New(cfg Config) *Router {
 		park:     cfg.Park,
 		bindings: make(map[string]*binding),
 		ports:    make(map[uint16]netip.AddrPort),
-		sessions: make(map[string]*session),
 		owned:    make(map[string]int),
 	}
 	r.ctx, r.stop = context.WithCancel(context.Background())
@@ -103,30 +103,55 @@ func (r *Router) open(bindingID string) []*session {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if bindingID == "" {
-		list := make([]*session, 0, len(r.sessions))
-		for _, s := range r.sessions {
-			list = append(list, s)
-		}
-		return list
+		return slices.AppendSeq(make([]*session, 0, r.count()), r.all())
 	}
 	b := r.bindings[bindingID]
 	if b == nil {
 		return nil
 	}
-	list := make([]*session, 0, len(b.sessions))
-	for s := range b.sessions {
-		list = append(list, s)
+	return slices.AppendSeq(make([]*session, 0, len(b.sessions)), maps.Keys(b.sessions))
+}
+
+// all returns the open sessions, each of which is in its binding's book alone: one
+// by names would be there for the rare call that names a session, and cost every
+// session memory. The caller holds mu.
+func (r *Router) all() iter.Seq[*session] {
+	return func(yield func(*session) bool) {
+		for _, b := range r.bindings {
+			for s := range b.sessions {
+				if !yield(s) {
+					return
+				}
+			}
+		}
 	}
-	return list
+}
+
+// count counts the open sessions. The caller holds mu.
+func (r *Router) count() (n int) {
+	for _, b := range r.bindings {
+		n += len(b.sessions)
+	}
+	return n
+}
+
+// find returns an open session; its error has code [ohrouter.NotFound].
+func (r *Router) find(id string) (*session, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for s := range r.all() {
+		if s.id == id {
+			return s, nil
+		}
+	}
+	return nil, ohrouter.Errorf(ohrouter.NotFound, "there is no open session %.64q", id)
 }
 
 // Session returns an open session. Its error has code [ohrouter.NotFound].
 func (r *Router) Session(id string) (ohrouter.Session, error) {
-	r.mu.Lock()
-	s := r.sessions[id]
-	r.mu.Unlock()
-	if s == nil {
-		return ohrouter.Session{}, ohrouter.Errorf(ohrouter.NotFound, "there is no open session %.64q", id)
+	s, err := r.find(id)
+	if err != nil {
+		return ohrouter.Session{}, err
 	}
 	return s.snapshot(), nil
 }
@@ -143,11 +168,9 @@ func (r *Router) disown(owner string) {
 
 // Kill resets a session. Its error has code [ohrouter.NotFound].
 func (r *Router) Kill(id string) error {
-	r.mu.Lock()
-	s := r.sessions[id]
-	r.mu.Unlock()
-	if s == nil {
-		return ohrouter.Errorf(ohrouter.NotFound, "there is no open session %.64q", id)
+	s, err := r.find(id)
+	if err != nil {
+		return err
 	}
 	s.cut(ohrouter.Killed)
 	return nil

@@ -333,7 +333,6 @@ func (s *session) finish(outcome ohrouter.Outcome, err error) {
 	r.metrics.add(up, down)
 	r.metrics.ended(outcome)
 	delete(b.sessions, s)
-	delete(r.sessions, s.id)
 	r.disown(string(b.spec.Owner))
 	spec, link := b.spec, s.link
 	if b.stopped && len(b.sessions) == 0 {
