@@ -41,7 +41,7 @@ type session struct {
 	opened  bool                  // in the audit log
 	begun   bool                  // its end is waited for by a drain
 	onLoop  bool                  // a loop opens it
-	carried *relay.Session        // nil until a loop, or the relay, has it
+	carried relay.Session         // nil until a loop, or the relay, has it
 	link    *net.TCPConn          // while a goroutine serves it
 	target  *net.TCPConn          // likewise, once it is connected
 }

@@ -25,7 +25,7 @@ func TestBoundsOfWhatWaits(t *testing.T) {
 	wantInt(t, f.session, relay.B, unix.TCP_NOTSENT_LOWAT, 512<<10)
 	wantInt(t, f.session, relay.A, unix.TCP_NOTSENT_LOWAT, 0) // the system's
 	unread := func(side relay.Side) int {
-		n, err := unix.GetsockoptInt(f.session.Descriptors()[side], unix.SOL_SOCKET, unix.SO_RCVBUF)
+		n, err := unix.GetsockoptInt(relay.Descriptors(f.session)[side], unix.SOL_SOCKET, unix.SO_RCVBUF)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -33,7 +33,7 @@ func TestBoundsOfWhatWaits(t *testing.T) {
 	}
 	const bound = 2 * 2 << 20 // the kernel counts what it needs itself, socket(7)
 	if from := unread(relay.A); from != bound && allowed(t, "net.core.rmem_max") >= bound/2 && allowed(t, "net.ipv4.tcp_rmem") > bound {
-		info, err := unix.GetsockoptTCPInfo(f.session.Descriptors()[relay.A], unix.IPPROTO_TCP, unix.TCP_INFO)
+		info, err := unix.GetsockoptTCPInfo(relay.Descriptors(f.session)[relay.A], unix.IPPROTO_TCP, unix.TCP_INFO)
 		t.Errorf("SO_RCVBUF where the stream comes from is %d, want %d; the round trip is %d us, %v", from, bound, info.Min_rtt, err)
 	}
 	if n := unread(relay.B); n == bound {

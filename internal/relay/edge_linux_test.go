@@ -16,6 +16,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -102,7 +103,7 @@ func TestEventOfAFormerOwner(t *testing.T) {
 		}
 		defer unix.Close(fd)
 	}
-	s, sessions := newAsker(socket.LocalAt(full)), make(chan *Session, 1)
+	s, sessions := newAsker(socket.LocalAt(full)), make(chan Session, 1)
 	ln := accepting(t, engine(t), func(c Conn) {
 		sessions <- c.Serve(Terms{AskWithin: time.Minute, ConnectWithin: time.Minute}, s, new(Counters))
 	})
@@ -112,7 +113,7 @@ func TestEventOfAFormerOwner(t *testing.T) {
 	x := <-sessions
 	defer x.Cut()
 	<-s.asked
-	p, done := x.raw.pair, make(chan struct{})
+	p, done := x.(rawSession).pair, make(chan struct{})
 	p.on().order(func() {
 		defer close(done)
 		fd := int32(p.ends[B].fd)
@@ -220,6 +221,14 @@ func TestMaxLoops(t *testing.T) {
 		c.Close()
 	}
 	<-accepted
+}
+
+// What a session is in the books of a loop is most of what an idle one costs. Go
+// gives objects of more than 288 bytes 320.
+func TestPairIsSmall(t *testing.T) {
+	if size := unsafe.Sizeof(pair{}); size > 288 {
+		t.Errorf("a pair has %d bytes", size)
+	}
 }
 
 // An engine tells how many descriptors it may need for itself.
@@ -355,11 +364,11 @@ func TestSettleInBulk(t *testing.T) {
 	b, to := tcp()
 	ended := make(chan End, 1)
 	s := e.Start(a, b, new(Counters), func(end End) { ended <- end })
-	p, moved := s.raw.pair, make(chan struct{})
+	p, moved := s.(rawSession).pair, make(chan struct{})
 	l := p.on()
 	l.order(func() {
 		defer close(moved)
-		p.ends[A].held, p.ends[A].rest = 5, []byte("hello")
+		p.ends[A].held, p.ends[A].rest = 5, bytes.NewBufferString("hello")
 		p.queued = true
 		l.busy = append(l.busy, p)
 		l.standing.Add(2)

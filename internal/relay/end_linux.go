@@ -47,10 +47,10 @@ func (p *pair) passOn(e, o *end) {
 // record notes how an end ended: how the first one did is how the session did.
 func (p *pair) record(side Side, err error) {
 	if !p.ended {
-		p.ended, p.end = true, End{Side: side, Err: err}
+		p.ended, p.first = true, side
 	}
-	if p.end.Side == side && p.end.Err == nil {
-		p.end.Err = err
+	if p.first == side && p.why == nil {
+		p.why = err
 	}
 }
 
@@ -84,7 +84,7 @@ func (p *pair) lose() {
 		delivered := e.eof && e.held == 0 && e.greeting == nil && unsent == 0 && (o.secure == nil || len(o.secure.queue) == 0)
 		l := p.on()
 		state := l.losing[p]
-		if taken := e.moved.Load() - uint64(unsent); taken != state.taken {
+		if taken := e.moved().Load() - uint64(unsent); taken != state.taken {
 			state = losing{taken: taken, until: l.now.Add(lingerFor)}
 			l.losing[p] = state
 		}
@@ -105,7 +105,7 @@ func (p *pair) cut() {
 // abort ends the session so that both peers see a reset: SO_LINGER is 0.
 func (p *pair) abort() {
 	if !p.ended {
-		p.ended, p.end = true, End{Side: A, Err: net.ErrClosed}
+		p.record(A, net.ErrClosed)
 	}
 	p.finish()
 	p.on().remove(p)
@@ -137,8 +137,8 @@ func (p *pair) finish() {
 			pipes.drop(e.pipe)
 			e.pipe = nil
 		}
-		e.held, e.rest = 0, nil
+		e.held = 0
 		e.release()
 	}
-	p.done.Ended(p.end)
+	p.done.Ended(End{Side: p.first, Err: p.why})
 }

@@ -47,33 +47,30 @@ func NewEngine(n int, poll time.Duration) (*Engine, error) {
 func (e *Engine) Descriptors() int { return e.loops.descriptors() }
 
 // Session is a session that an engine carries or opens.
-type Session struct {
-	cut func()
-	raw rawSession
+type Session interface {
+	// Cut resets both connections. It may be called at any time.
+	Cut()
 }
 
-// Cut resets both connections. It may be called at any time.
-func (s *Session) Cut() {
-	if s.cut != nil {
-		s.cut()
-		return
-	}
-	s.raw.cut()
+// piped is a session that Pipe carries.
+type piped struct{ a, b net.Conn }
+
+// Cut has Pipe find both closed.
+func (s piped) Cut() {
+	socket.Abort(s.a)
+	socket.Abort(s.b)
 }
 
 // Start carries bytes between a and b as [Pipe] promises, and returns at once;
 // a and b are the engine's from here on. done is called when the session has
 // ended, just before its descriptors are closed, where other sessions are
 // carried: it must not wait for anything.
-func (e *Engine) Start(a, b net.Conn, live *Counters, done func(End)) *Session {
+func (e *Engine) Start(a, b net.Conn, live *Counters, done func(End)) Session {
 	if s := e.loops.carry(a, b, live, done); s != nil {
 		return s
 	}
 	e.wg.Go(func() { done(Pipe(a, b, live)) })
-	return &Session{cut: func() {
-		socket.Abort(a)
-		socket.Abort(b)
-	}}
+	return piped{a, b}
 }
 
 // Close ends the loops and waits until every session's done has returned. The

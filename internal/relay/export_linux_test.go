@@ -4,8 +4,8 @@ import "crypto/tls"
 
 // Descriptors returns those of a session on an event loop. They are the loop's,
 // and closed when the session ends.
-func (s *Session) Descriptors() [2]int {
-	p, fds := s.raw.pair, make(chan [2]int)
+func Descriptors(s Session) [2]int {
+	p, fds := s.(rawSession).pair, make(chan [2]int)
 	p.on().order(func() { fds <- [2]int{p.ends[A].fd, p.ends[B].fd} })
 	return <-fds
 }

@@ -15,7 +15,7 @@ import (
 // and waits for the answer. Then it carries bytes between the two, until one of
 // them has ended, as [Engine.Start] does; those of live include what went right
 // behind the hello. It is to be called from where a was accepted.
-func (c Conn) Forward(call Call, s Answerer, live *Counters) *Session {
+func (c Conn) Forward(call Call, s Answerer, live *Counters) Session {
 	l := c.raw.loop
 	p := l.newPair(c, s, live, call.AnswerWithin)
 	o := p.opening
@@ -31,7 +31,7 @@ func (c Conn) Forward(call Call, s Answerer, live *Counters) *Session {
 			p.shakeHands(&p.ends[B]) // it has nothing to read yet
 		}
 	}
-	return p.session()
+	return rawSession{p}
 }
 
 // sayHello says hello to b, and what a has said already.
@@ -155,7 +155,7 @@ func (p *pair) hear() {
 		}
 		if length > 0 {
 			e.readable = more
-			p.ends[A].moved.Add(uint64(len(o.read)))
+			p.live.AB.Add(uint64(len(o.read)))
 			p.stand()
 			p.give(e, b[length:])
 			p.pump()

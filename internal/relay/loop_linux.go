@@ -129,7 +129,7 @@ func (l *loop) add(p *pair) error {
 	err := l.watch(unix.EPOLL_CTL_ADD, fd[A], events[A], serials[A])
 	if err == nil {
 		if err := l.watch(unix.EPOLL_CTL_ADD, fd[B], events[B], serials[B]); err != nil {
-			rawSession{p}.cut()
+			rawSession{p}.Cut()
 		}
 		return nil
 	}

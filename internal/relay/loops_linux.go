@@ -75,7 +75,7 @@ func (ls *loops) least() *loop {
 }
 
 // carry gives a session to a loop, or returns nil when it is not for one.
-func (ls *loops) carry(a, b net.Conn, live *Counters, done func(End)) *Session {
+func (ls *loops) carry(a, b net.Conn, live *Counters, done func(End)) Session {
 	if len(ls.all) == 0 {
 		return nil
 	}
@@ -84,7 +84,7 @@ func (ls *loops) carry(a, b net.Conn, live *Counters, done func(End)) *Session {
 	if ta == nil || tb == nil {
 		return nil
 	}
-	p := &pair{done: enderFunc(done)}
+	p := &pair{done: enderFunc(done), live: live}
 	for i, c := range []*net.TCPConn{ta, tb} {
 		fd, err := socket.Descriptor(c)
 		if err != nil || fd >= len(ls.ends) {
@@ -93,7 +93,6 @@ func (ls *loops) carry(a, b net.Conn, live *Counters, done func(End)) *Session {
 		}
 		p.ends[i] = end{pair: p, fd: fd, side: Side(i), watched: true}
 	}
-	p.ends[A].moved, p.ends[B].moved = &live.AB, &live.BA
 	for i, s := range []*tls.Conn{sa, sb} {
 		if s != nil {
 			p.ends[i].wrap(s)
@@ -109,17 +108,17 @@ func (ls *loops) carry(a, b net.Conn, live *Counters, done func(End)) *Session {
 		return nil
 	}
 	_, _ = ta.Close(), tb.Close() // the duplicates live on
-	p.handle.raw = rawSession{p}
 	if sa != nil || sb != nil {
-		p.handle.raw.order(p.pump) // no event tells of what crypto/tls has
+		rawSession{p}.order(p.pump) // no event tells of what crypto/tls has
 	}
-	return p.session()
+	return rawSession{p}
 }
 
 // rawSession is a pair, as other goroutines know it.
 type rawSession struct{ *pair }
 
-func (s rawSession) cut() { s.order(s.pair.cut) }
+// Cut has the loop cut it.
+func (s rawSession) Cut() { s.order(s.cut) }
 
 // order has the pair's goroutine call f, unless the session has ended.
 func (s rawSession) order(f func()) {

@@ -72,12 +72,11 @@ func (p *pair) connect(to netip.AddrPort, talk socket.Talk) bool {
 
 // newPair returns a pair that has its end A.
 func (l *loop) newPair(a Conn, s Opening, live *Counters, within time.Duration) *pair {
-	p := &pair{done: s, opening: l.newOpening()}
+	p := &pair{done: s, live: live, opening: l.newOpening()}
 	*p.opening = opening{Opening: s, a: a, within: within}
-	p.handle.raw = rawSession{p}
 	p.loop.Store(l)
-	p.ends[A] = end{pair: p, fd: a.raw.fd, side: A, moved: &live.AB}
-	p.ends[B] = end{pair: p, fd: -1, side: B, moved: &live.BA}
+	p.ends[A] = end{pair: p, fd: a.raw.fd, side: A}
+	p.ends[B] = end{pair: p, fd: -1, side: B}
 	p.opening.index = len(l.opening)
 	l.opening = append(l.opening, p)
 	l.polling.session(afterBegin)
@@ -91,8 +90,6 @@ func (l *loop) unlist(p *pair) {
 	l.opening[len(l.opening)-1] = nil
 	l.opening = l.opening[:len(l.opening)-1]
 }
-
-func (p *pair) session() *Session { return &p.handle }
 
 // watch registers the ends that are not registered yet. Writing to an end that
 // connects is of interest.

@@ -160,7 +160,7 @@ func say(t testing.TB, c io.Writer, what string) {
 
 // follow hands the end of a session to a fixture, and cuts it when the test is
 // over.
-func (o *opened) follow(t testing.TB, f *fixture, s *relay.Session) {
+func (o *opened) follow(t testing.TB, f *fixture, s relay.Session) {
 	f.cut = s.Cut
 	over := make(chan struct{})
 	go func() {
@@ -175,7 +175,7 @@ func (o *opened) follow(t testing.TB, f *fixture, s *relay.Session) {
 
 func forwarded(t testing.TB, f *fixture) {
 	ln, at := listening(t)
-	o, session := newOpened(at), make(chan *relay.Session, 1)
+	o, session := newOpened(at), make(chan relay.Session, 1)
 	addr, _ := accepting(t, relay.Accept{Accepted: func(c relay.Conn) {
 		session <- c.Forward(relay.Call{To: at, Hello: []byte(hello), ConnectWithin: deadline, AnswerWithin: deadline}, o, &f.live)
 	}})
@@ -189,7 +189,7 @@ func forwarded(t testing.TB, f *fixture) {
 
 func served(t testing.TB, f *fixture) {
 	ln, at := listening(t)
-	o, session := newOpened(at), make(chan *relay.Session, 1)
+	o, session := newOpened(at), make(chan relay.Session, 1)
 	addr, _ := accepting(t, relay.Accept{Accepted: func(c relay.Conn) {
 		session <- c.Serve(relay.Terms{AskWithin: deadline, ConnectWithin: deadline}, o, &f.live)
 	}})
@@ -214,7 +214,7 @@ func secured(cert tls.Certificate, server bool) func(raw io.ReadWriter) *tls.Con
 
 func forwardedSecurely(t testing.TB, f *fixture) {
 	ln, at := listening(t)
-	o, session := newOpened(at), make(chan *relay.Session, 1)
+	o, session := newOpened(at), make(chan relay.Session, 1)
 	call := relay.Call{To: at, Hello: []byte(hello), ConnectWithin: deadline, AnswerWithin: deadline, Secure: secured(certificate(t), false)}
 	addr, _ := accepting(t, relay.Accept{Accepted: func(c relay.Conn) { session <- c.Forward(call, o, &f.live) }})
 	f.far[0] = dial(t, addr)
@@ -230,7 +230,7 @@ func forwardedSecurely(t testing.TB, f *fixture) {
 
 func servedSecurely(t testing.TB, f *fixture) {
 	ln, at := listening(t)
-	o, session := newOpened(at), make(chan *relay.Session, 1)
+	o, session := newOpened(at), make(chan relay.Session, 1)
 	terms := relay.Terms{AskWithin: deadline, ConnectWithin: deadline, Secure: secured(certificate(t), true)}
 	addr, _ := accepting(t, relay.Accept{Accepted: func(c relay.Conn) { session <- c.Serve(terms, o, &f.live) }})
 	near := tls.Client(dial(t, addr), clientSettings())
@@ -248,7 +248,7 @@ func TestPiecesOfAnOpening(t *testing.T) {
 	f.end = make(chan relay.End, 1)
 	ln, at := listening(t)
 	o := newOpened(at)
-	sessions := make(chan *relay.Session, 1)
+	sessions := make(chan relay.Session, 1)
 	addr, _ := accepting(t, relay.Accept{Accepted: func(c relay.Conn) {
 		sessions <- c.Serve(relay.Terms{AskWithin: deadline, ConnectWithin: deadline}, o, &f.live)
 	}})
@@ -284,7 +284,7 @@ func TestAnswerComesWithoutPayload(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			f := &fixture{t: t, end: make(chan relay.End, 1)}
 			ln, at := listening(t)
-			o, sessions := newOpened(at), make(chan *relay.Session, 1)
+			o, sessions := newOpened(at), make(chan relay.Session, 1)
 			addr, _ := accepting(t, relay.Accept{Accepted: func(c relay.Conn) {
 				sessions <- c.Serve(relay.Terms{AskWithin: deadline, ConnectWithin: deadline}, o, &f.live)
 			}})

@@ -1,8 +1,10 @@
 package relay
 
 import (
+	"bytes"
 	"errors"
 	"os"
+	"slices"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
@@ -11,17 +13,20 @@ import (
 )
 
 // pair is a session between two descriptors, as an event loop sees it. Only
-// the loop's goroutine touches it.
+// the loop's goroutine touches it. Most sessions rest, and this is what they cost:
+// what is for a moment, or for few, is behind a pointer.
 type pair struct {
 	loop    atomic.Pointer[loop] // whose goroutine has it
 	ends    [2]end
 	opening *opening // until the session stands
-	ended   bool     // one end has ended, as in end
-	end     End      // how the first one did
+	live    *Counters
 	done    ender
-	handle  Session // what its owner has
-	queued  bool    // in loop.busy
-	over    bool    // closed, or given back
+
+	why    error // as in End
+	ended  bool  // one end has
+	first  Side  // that did so
+	queued bool  // in loop.busy
+	over   bool  // closed, or given back
 }
 
 // ender is told how a session has ended.
@@ -59,16 +64,23 @@ type end struct {
 	finished bool // a FIN was sent to it
 
 	greeting  []byte // goes before what is read from here; until then none of it was passed on
-	uncounted int    // bytes of it that are held, or being written
+	uncounted int32  // bytes of it that are held, or being written
+	skip      int32  // bytes to be read from here first that are not the session's
 
-	skip  int    // bytes to be read from here first that are not the session's
-	held  int    // bytes read from here that the other end has not taken: in pipe, or in rest
-	pipe  *pipe  // nil while it is not needed
-	rest  []byte // when there was no pipe to be had
-	moved *atomic.Uint64
+	held int           // bytes read from here that the other end has not taken: in pipe, or in rest
+	pipe *pipe         // nil while it is not needed
+	rest *bytes.Buffer // when there was no pipe to be had
 }
 
 func (e *end) other() *end { return &e.pair.ends[e.side.other()] }
+
+// moved counts the bytes from here that the other end has taken.
+func (e *end) moved() *atomic.Uint64 {
+	if e.side == A {
+		return &e.pair.live.AB
+	}
+	return &e.pair.live.BA
+}
 
 // What a direction may do before others have their turn: so many reads, or so
 // many bytes.
@@ -129,10 +141,10 @@ func (e *end) done() bool {
 // because its turn was over.
 func (p *pair) carry(e *end) (more bool) {
 	o := e.other()
-	before := e.moved.Load()
+	before := e.moved().Load()
 	for range turnReads {
 		switch {
-		case e.moved.Load()-before >= turnBytes:
+		case e.moved().Load()-before >= turnBytes:
 			return true
 		case p.over || o.lost != nil:
 			return false // nobody takes it
@@ -182,10 +194,10 @@ func (p *pair) copy(e *end) {
 		// The queue is empty: epoll(7) promises an event for what comes next.
 		e.readable = false
 	}
-	skip := min(e.skip, n) // of an end that was greeted; one that is to be has nothing to skip
-	e.skip -= skip
+	skip := min(int(e.skip), n) // of an end that was greeted; one that is to be has nothing to skip
+	e.skip -= int32(skip)
 	if off > 0 {
-		e.greeting, e.uncounted = nil, off
+		e.greeting, e.uncounted = nil, int32(off)
 	}
 	p.give(e, buf[skip:off+n])
 }
@@ -193,7 +205,7 @@ func (p *pair) copy(e *end) {
 // greet passes on the greeting alone: nothing came with which it could go.
 func (p *pair) greet(e *end) {
 	b := e.greeting
-	e.greeting, e.uncounted = nil, len(b)
+	e.greeting, e.uncounted = nil, int32(len(b))
 	p.give(e, b)
 }
 
@@ -290,7 +302,7 @@ func (p *pair) flush(e, o *end) {
 	var n int
 	var err error
 	if e.pipe == nil {
-		n, err = socket.Write(o.fd, e.rest)
+		n, err = socket.Write(o.fd, e.rest.Bytes())
 	} else {
 		n, err = socket.Splice(e.pipe.r, o.fd, e.held)
 	}
@@ -299,7 +311,7 @@ func (p *pair) flush(e, o *end) {
 	}
 	e.held -= n
 	if e.pipe == nil {
-		e.rest = e.rest[n:]
+		e.rest.Next(n)
 	}
 	if e.held == 0 && !e.bulk {
 		e.release()
@@ -322,9 +334,9 @@ func (p *pair) sent(e, o *end, n int, err error) bool {
 
 // count counts bytes of e that the other end has taken.
 func (e *end) count(n int) {
-	known := min(e.uncounted, n)
-	e.uncounted -= known
-	e.moved.Add(uint64(n - known))
+	known := min(int(e.uncounted), n)
+	e.uncounted -= int32(known)
+	e.moved().Add(uint64(n - known))
 }
 
 // blocked notes that writing to o would block, and sees to it that the loop is
@@ -364,16 +376,16 @@ func (e *end) keep(b []byte) {
 		pipes.drop(e.pipe) // it has less room than it said
 		e.pipe = nil
 	}
-	e.rest = append([]byte(nil), b...)
+	e.rest = bytes.NewBuffer(slices.Clone(b))
 }
 
 // release gives back what only bytes under way need.
 func (e *end) release() {
-	if e.pipe != nil && e.held == 0 {
+	if e.held > 0 {
+		return
+	}
+	if e.pipe != nil {
 		pipes.put(e.pipe)
-		e.pipe = nil
 	}
-	if len(e.rest) == 0 {
-		e.rest = nil
-	}
+	e.pipe, e.rest = nil, nil
 }

@@ -136,7 +136,7 @@ type fixture struct {
 	side [2]relay.Side
 	cut  func()
 
-	session *relay.Session // of an engine
+	session relay.Session // of an engine
 }
 
 func (f *fixture) wait() relay.End {

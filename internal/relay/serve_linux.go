@@ -13,7 +13,7 @@ import (
 
 // Serve reads what a asks for, connects it to that, and carries bytes between
 // the two as [Engine.Start] does. It is to be called from where a was accepted.
-func (c Conn) Serve(terms Terms, s Asker, live *Counters) *Session {
+func (c Conn) Serve(terms Terms, s Asker, live *Counters) Session {
 	l := c.raw.loop
 	p := l.newPair(c, s, live, terms.ConnectWithin)
 	o := p.opening
@@ -24,7 +24,7 @@ func (c Conn) Serve(terms Terms, s Asker, live *Counters) *Session {
 	if !p.over {
 		p.watch()
 	}
-	return p.session()
+	return rawSession{p}
 }
 
 // ask reads a's request and leaves it there: a that is given back has all of
@@ -51,7 +51,7 @@ func (p *pair) ask() {
 	case err != nil:
 		p.fail(err)
 	case length <= n:
-		p.ends[A].skip = length
+		p.ends[A].skip = int32(length)
 		p.reach(to, l.buf[length:n])
 	case n == maxRequest || p.ends[A].last:
 		p.fail(io.ErrUnexpectedEOF)
@@ -114,8 +114,8 @@ func (p *pair) reach(to netip.AddrPort, early []byte) {
 	}
 	switch n, err := socket.Write(p.ends[B].fd, early); {
 	case n > 0:
-		p.ends[A].skip += n
-		p.ends[A].moved.Add(uint64(n))
+		p.ends[A].skip += int32(n)
+		p.live.AB.Add(uint64(n))
 		o.stage = answering
 		if p.watch(); !p.over {
 			p.connected()

@@ -20,19 +20,19 @@ func TestSocketsOfASession(t *testing.T) {
 	for _, tt := range []struct {
 		name        string
 		first, last string // what is said to have the session stand, and heard back
-		begin       func(c relay.Conn, o *opened, live *relay.Counters) *relay.Session
+		begin       func(c relay.Conn, o *opened, live *relay.Counters) relay.Session
 	}{
-		{"forwarded", "", "", func(c relay.Conn, o *opened, live *relay.Counters) *relay.Session {
+		{"forwarded", "", "", func(c relay.Conn, o *opened, live *relay.Counters) relay.Session {
 			return c.Forward(relay.Call{To: o.to, Hello: []byte(hello), ConnectWithin: deadline, AnswerWithin: deadline, Sockets: leads}, o, live)
 		}},
-		{"served", request, answer, func(c relay.Conn, o *opened, live *relay.Counters) *relay.Session {
+		{"served", request, answer, func(c relay.Conn, o *opened, live *relay.Counters) relay.Session {
 			return c.Serve(relay.Terms{AskWithin: deadline, ConnectWithin: deadline, Sockets: leads}, o, live)
 		}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			f := &fixture{t: t, end: make(chan relay.End, 1)}
 			ln, at := listening(t)
-			o, session := newOpened(at), make(chan *relay.Session, 1)
+			o, session := newOpened(at), make(chan relay.Session, 1)
 			addr, _ := acceptingOn(t, accepts, relay.Accept{Accepted: func(c relay.Conn) { session <- tt.begin(c, o, &f.live) }})
 			near := dial(t, addr)
 			say(t, near, tt.first)
@@ -44,7 +44,7 @@ func TestSocketsOfASession(t *testing.T) {
 			expect(t, near, tt.last)
 			s := <-session
 			o.follow(t, f, s)
-			fds := s.Descriptors()
+			fds := relay.Descriptors(s)
 			if is, err := unix.GetsockoptString(fds[relay.B], unix.IPPROTO_TCP, unix.TCP_CONGESTION); leads.Congestion != "" && is != leads.Congestion {
 				t.Errorf("TCP_CONGESTION of B = %q, %v, want %q", is, err, leads.Congestion)
 			}
@@ -63,12 +63,12 @@ func TestSocketsOfASession(t *testing.T) {
 
 // wantInt waits until an option of a session's end is what it should be: some
 // are set when the session has lasted a moment.
-func wantInt(t testing.TB, s *relay.Session, side relay.Side, option, want int) {
+func wantInt(t testing.TB, s relay.Session, side relay.Side, option, want int) {
 	t.Helper()
 	got := -1
 	for end := time.Now().Add(deadline); got != want && time.Now().Before(end); {
 		var err error
-		if got, err = unix.GetsockoptInt(s.Descriptors()[side], unix.IPPROTO_TCP, option); err != nil {
+		if got, err = unix.GetsockoptInt(relay.Descriptors(s)[side], unix.IPPROTO_TCP, option); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -67,7 +67,7 @@ func (f *fixture) send(c *tap, b []byte) {
 	if _, err := c.Conn.Write(b); err != nil {
 		f.t.Fatal(err)
 	}
-	near := f.session.Descriptors()[0]
+	near := relay.Descriptors(f.session)[0]
 	waitFor(f.t, func() bool { return unread(f.t, c.Conn) == 0 && received(f.t, near) == 0 })
 }
 
@@ -214,7 +214,7 @@ func TestTLSHoldsNoBuffer(t *testing.T) {
 // more.
 func TestNoRecordWaits(t *testing.T) {
 	f, _ := tapped(t, true, false)
-	fd := f.session.Descriptors()[relay.A]
+	fd := relay.Descriptors(f.session)[relay.A]
 	const size = 40_000
 	if _, err := f.far[1].Write(make([]byte, size)); err != nil {
 		t.Fatal(err)

@@ -187,10 +187,10 @@ func TestWhatIsOverIsClosedLast(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			p := &pair{done: enderFunc(func(End) { ended++ })}
+			p := &pair{live: new(Counters), done: enderFunc(func(End) { ended++ })}
 			p.loop.Store(l)
 			for i := range p.ends {
-				p.ends[i] = end{pair: p, fd: fds[i], side: Side(i), eof: true, finished: true, moved: new(atomic.Uint64)}
+				p.ends[i] = end{pair: p, fd: fds[i], side: Side(i), eof: true, finished: true}
 				l.ends[fds[i]].Store(&p.ends[i])
 			}
 			p.pump()

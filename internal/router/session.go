@@ -102,7 +102,7 @@ type session struct {
 	calling bool               // on a loop
 	cancel  context.CancelFunc // ends the goroutine's dialling; nil while there is none
 	link    Link               // nil until it is made
-	carried *relay.Session     // nil until the relay has the client
+	carried relay.Session      // nil until the relay has the client
 	why     ohrouter.Outcome   // why it was cut; "" while nobody has
 }
 
