@@ -288,4 +288,4 @@ func (h handshake) Dial(ctx context.Context) (router.Link, error) {
 
 type peer struct{ *link.Link }
 
-func (p peer) Peer() (proxy string, resolved netip.AddrPort) { return p.Proxy, p.Resolved }
+func (p peer) Peer() (proxy string, resolved netip.AddrPort) { return p.Proxy(), p.Resolved }

@@ -86,7 +86,7 @@ func (a *Acceptor) Accept(ctx context.Context, conn net.Conn) (*Request, error) 
 // its ConnectCommand: its peer has done its part, and now takes its time.
 func (a *Acceptor) AcceptWarm(ctx context.Context, link Begun, warm func()) (*Request, error) {
 	r := &Request{acceptor: a, conn: link.Conn, warm: warm}
-	r.tracker.begin(a.States)
+	a.States.begin()
 	err := r.begin(ctx, link)
 	if err != nil {
 		r.Close()
@@ -187,7 +187,7 @@ func (r *Request) wait(ctx context.Context) (first []byte, err error) {
 		return nil, errors.Join(err, r.refuse(typeReady, &warmResponse{Code: ohrouter.CodeOf(err), Message: ohrouter.Message(err), Patience: r.acceptor.patience()}))
 	}
 	defer release()
-	r.tracker.move(warm)
+	r.move(warm)
 	if r.warm != nil {
 		r.warm()
 	}
@@ -298,7 +298,7 @@ func (a *Acceptor) Pipelined(b []byte) (r *Request, n int, err error) {
 	if err := r.take(m); err != nil {
 		return nil, 0, ErrNotPipelined
 	}
-	r.tracker.begin(a.States)
+	a.States.begin()
 	return r, n, nil
 }
 

@@ -61,7 +61,7 @@ func (d *Dialer) SetProxies(proxies []Proxy) {
 	for _, p := range proxies {
 		i := slices.IndexFunc(former, func(f *proxy) bool { return f.Proxy == p })
 		if i < 0 {
-			d.proxies = append(d.proxies, newProxy(p))
+			d.proxies = append(d.proxies, newProxy(p, d.states))
 		} else {
 			d.proxies = append(d.proxies, former[i])
 		}

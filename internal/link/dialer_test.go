@@ -94,8 +94,8 @@ func TestDialChoosesProxy(t *testing.T) {
 				t.Errorf("Dial = %v (%s), want %q", err, ohrouter.CodeOf(err), tt.code)
 			}
 			if err == nil {
-				if l.Proxy != tt.serves {
-					t.Errorf("served by %s, want %s", l.Proxy, tt.serves)
+				if l.Proxy() != tt.serves {
+					t.Errorf("served by %s, want %s", l.Proxy(), tt.serves)
 				}
 				l.Close()
 			}

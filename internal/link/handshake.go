@@ -108,7 +108,7 @@ func (h *Handshake) Answered(b []byte) (n int, err error) {
 	if h.said, err = h.link.answered(m); err != nil {
 		return 0, err
 	}
-	h.link.tracker.move(active)
+	h.link.move(active)
 	h.link.proxy.answered(ohrouter.ProxyUp)
 	return n, nil
 }

@@ -16,13 +16,12 @@ import (
 
 // Link is a link to a proxy whose target is connected.
 type Link struct {
-	Proxy    string         // the proxy's name
 	Resolved netip.AddrPort // the target's address that the proxy connected to
 
-	conn    net.Conn // nil when somebody else has the connection
-	proxy   *proxy
-	tracker tracker
-	begun   time.Time // when connecting began; zero once that has been looked at, and once TLS has proved who the proxy is
+	conn  net.Conn // nil when somebody else has the connection
+	proxy *proxy
+	place place
+	begun time.Time // when connecting began; zero once that has been looked at, and once TLS has proved who the proxy is
 
 	secured *secured          // it is one of these, whose lock guards conn and cut; nil without TLS
 	leaf    *x509.Certificate // of the proxy, if it is
@@ -32,6 +31,12 @@ type Link struct {
 	release func() // gives back what it costs; nil when that is done
 	acked   uint64 // bytes that the proxy's kernel had taken when it became warm; 0 not known
 }
+
+// Proxy returns the proxy's name.
+func (l *Link) Proxy() string { return l.proxy.Name }
+
+// move notes what the link is doing now, as States.move does.
+func (l *Link) move(to state) bool { return l.proxy.states.move(&l.place, to) }
 
 // handshake sends the commands for what is wanted and reads the answer, if
 // there is one.
@@ -62,9 +67,9 @@ func (l *Link) handshake(ctx context.Context, commands []byte, want Want) (answe
 		return answered, err
 	}
 	if want.Park {
-		l.tracker.move(parked)
+		l.move(parked)
 	} else {
-		l.tracker.move(active)
+		l.move(active)
 	}
 	return true, nil
 }
@@ -183,7 +188,7 @@ const (
 // that, Ack waits until the target speaks, or the client, but not for long. A
 // nil client is not waited for. Ack fails when ctx ends, too.
 func (l *Link) Ack(ctx context.Context, client *net.TCPConn) error {
-	if !l.tracker.move(active) { // a second AckCommand would be payload
+	if !l.move(active) { // a second AckCommand would be payload
 		return errors.New("acknowledge a link: it is not parked")
 	}
 	if _, err := l.conn.Write(frames.ack); err != nil {
@@ -227,7 +232,7 @@ func (l *Link) Alive() bool { return !socket.Pending(socket.TCP(l.conn)) }
 // Close closes the link, whatever it is doing. It is idempotent, and also to be
 // called when something else has closed its connection.
 func (l *Link) Close() {
-	if l.tracker.move(closed) {
+	if l.move(closed) {
 		l.proxy.links.Add(-1)
 		if l.secured != nil {
 			l.secured.remove(l)

@@ -92,11 +92,10 @@ func (c counted) want(t testing.TB, handshakes, parkedLinks, activeLinks float64
 
 // newLink returns the dialer's end of a link over conn.
 func newLink(conn net.Conn, states *States) *Link {
-	p := &proxy{Proxy: Proxy{Name: "dc1", Address: "127.0.0.1:9000"}}
+	p := &proxy{Proxy: Proxy{Name: "dc1", Address: "127.0.0.1:9000"}, states: states}
 	p.links.Add(1)
-	l := &Link{Proxy: "dc1", conn: conn, proxy: p}
-	l.tracker.begin(states)
-	return l
+	states.begin()
+	return &Link{conn: conn, proxy: p}
 }
 
 // ask makes the handshake of a link for what is wanted.

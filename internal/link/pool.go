@@ -342,7 +342,7 @@ func (l *Link) wait(ctx context.Context) (answered bool, err error) {
 	if m.Code != "" {
 		return true, (&connectResponse{Code: m.Code, Message: m.Message}).refusal()
 	}
-	l.tracker.move(warm)
+	l.move(warm)
 	l.acked = l.acknowledged()
 	return true, nil
 }

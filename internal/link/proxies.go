@@ -17,6 +17,7 @@ import (
 // proxy is what the dialer knows of one proxy.
 type proxy struct {
 	Proxy
+	states  *States      // of its links
 	literal bool         // its address is no name
 	links   atomic.Int64 // open
 	look    look         // of Up
@@ -65,8 +66,8 @@ func (p *proxy) at(now time.Time) netip.AddrPort {
 }
 
 // newProxy returns what is known of a proxy at first.
-func newProxy(configured Proxy) *proxy {
-	p := &proxy{Proxy: configured, state: ohrouter.ProxyUnknown}
+func newProxy(configured Proxy, states *States) *proxy {
+	p := &proxy{Proxy: configured, states: states, state: ohrouter.ProxyUnknown}
 	p.pool.least = worthwhile
 	if at, err := netip.ParseAddrPort(configured.Address); err == nil && at.Addr().Zone() == "" {
 		p.literal, p.address = true, at

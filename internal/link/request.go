@@ -28,7 +28,7 @@ type Request struct {
 	asked    time.Time
 	conn     net.Conn // nil when somebody else has the connection
 	warm     func()   // of AcceptWarm, or nil
-	tracker  tracker
+	place    place
 
 	mu       sync.Mutex // guards what follows; held while the answer is sent and the AckCommand read
 	answered bool
@@ -36,10 +36,13 @@ type Request struct {
 	hungUp   bool
 }
 
+// move notes what the link is doing now, as States.move does.
+func (r *Request) move(to state) bool { return r.acceptor.States.move(&r.place, to) }
+
 // Answer returns the frame that tells a router that the target of a pipelined
 // request is connected.
 func (r *Request) Answer(resolved netip.AddrPort) []byte {
-	r.tracker.move(active)
+	r.move(active)
 	b, err := frames.append(make([]byte, 0, 64), typeResponse, r.connected(resolved))
 	if err != nil {
 		panic(err) // nothing in it depends on the peer
@@ -82,7 +85,7 @@ func (r *Request) accept(ctx context.Context, resolved netip.AddrPort) error {
 			return errors.Join(err, r.Reject(ohrouter.CodeOf(err), ohrouter.Message(err)))
 		}
 		defer release()
-		r.tracker.move(parked)
+		r.move(parked)
 	}
 	err := within(ctx, r.conn, ackTimeout, func() error {
 		if err := r.answer(resolved); err != nil || !r.Parked {
@@ -92,7 +95,7 @@ func (r *Request) accept(ctx context.Context, resolved netip.AddrPort) error {
 	})
 	switch {
 	case err == nil:
-		r.tracker.move(active)
+		r.move(active)
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case r.Parked && errors.Is(err, syscall.ECONNRESET): // how a router gives up
@@ -212,7 +215,7 @@ func (r *Request) send(t frameType, message any) error {
 
 // Close closes the connection, whatever it is doing. It is idempotent.
 func (r *Request) Close() {
-	if r.tracker.move(closed) && r.conn != nil {
+	if r.move(closed) && r.conn != nil {
 		closeTCP(r.conn) // the session is over: nothing left to tell anybody
 	}
 }

@@ -119,8 +119,8 @@ func (d *Dialer) explain(p *proxy, err error) error {
 // newLink counts a link to p over conn, nil when somebody else has the
 // connection. It fails when what the proxy has proved is not good any more.
 func (d *Dialer) newLink(p *proxy, conn net.Conn) (*Link, error) {
-	l := &Link{Proxy: p.Name, conn: conn, proxy: p}
-	l.tracker.begin(d.states)
+	l := &Link{conn: conn, proxy: p}
+	p.states.begin()
 	p.links.Add(1)
 	if secure, ok := conn.(*tls.Conn); ok {
 		if err := l.prove(&d.secured, secure.ConnectionState()); err != nil {

@@ -25,8 +25,8 @@ func TestSession(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer l.Close()
-		if l.Proxy != "dc1" || l.Resolved != resolved {
-			t.Errorf("link by %q to %v, want dc1 and %v", l.Proxy, l.Resolved, resolved)
+		if l.Proxy() != "dc1" || l.Resolved != resolved {
+			t.Errorf("link by %q to %v, want dc1 and %v", l.Proxy(), l.Resolved, resolved)
 		}
 		if n := d.Proxies()[0].Links; n != 1 {
 			t.Errorf("%d links open, want 1", n)

@@ -38,29 +38,24 @@ const (
 	closed
 )
 
-// tracker keeps one link's place in States.
-type tracker struct {
-	states *States
-	now    atomic.Int32
-}
+// place is the state of one link.
+type place struct{ now atomic.Int32 }
 
-// begin counts a link, once.
-func (t *tracker) begin(s *States) {
-	t.states = s
-	s.gauges[handshake].Inc()
-}
+// begin counts a link.
+func (s *States) begin() { s.gauges[handshake].Inc() }
 
-// move tells whether the link was not in that state, or beyond it, before.
-func (t *tracker) move(to state) bool {
+// move tells whether a link that was counted was not in that state, or beyond it,
+// before.
+func (s *States) move(p *place, to state) bool {
 	for {
-		from := state(t.now.Load())
+		from := state(p.now.Load())
 		if from >= to {
 			return false
 		}
-		if t.now.CompareAndSwap(int32(from), int32(to)) {
-			t.states.gauges[from].Dec()
+		if p.now.CompareAndSwap(int32(from), int32(to)) {
+			s.gauges[from].Dec()
 			if to != closed {
-				t.states.gauges[to].Inc()
+				s.gauges[to].Inc()
 			}
 			return true
 		}

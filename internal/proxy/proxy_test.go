@@ -23,8 +23,8 @@ import (
 func TestSession(t *testing.T) {
 	f, x := start(t, patient, "127.0.0.1:*"), listen(t, "127.0.0.1", 0)
 	l, server := f.link(x, false)
-	if l.Proxy != "p" || l.Resolved.String() != x.String() {
-		t.Errorf("link by %q to %v, want p and %v", l.Proxy, l.Resolved, x)
+	if l.Proxy() != "p" || l.Resolved.String() != x.String() {
+		t.Errorf("link by %q to %v, want p and %v", l.Proxy(), l.Resolved, x)
 	}
 	client := l.Conn().(*net.TCPConn)
 	say(t, client, server, "up")
