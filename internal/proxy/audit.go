@@ -40,7 +40,7 @@ func (s *session) recordOpened() {
 	}
 	e := s.entry(audit.SessionOpened)
 	p.mu.Lock()
-	s.opened, e.Resolved = true, s.way.at
+	s.opened, e.Resolved = true, s.at
 	p.mu.Unlock()
 	p.cfg.Audit.Record(e)
 }
@@ -53,7 +53,7 @@ func (s *session) recordEnded(end relay.End) {
 		return
 	}
 	p.mu.Lock()
-	opened, at, why := s.opened, s.way.at, s.why
+	opened, at, why := s.opened, s.at, s.why
 	p.mu.Unlock()
 	if !opened {
 		if s.req == nil && why == dropped {

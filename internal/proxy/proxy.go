@@ -108,19 +108,18 @@ func New(cfg Config) *Proxy {
 // target is not permitted any more are cut.
 func (p *Proxy) SetAllow(allow *policy.List) {
 	p.recordAllow(p.allow.Load(), allow)
-	var denied []way
+	var denied [][]any // for the log
 	p.mu.Lock()
 	p.allow.Store(allow)
 	for s := range p.links {
-		if w := s.way; w.at.IsValid() && !allow.Permits(w.target, w.at.Addr()) {
+		if s.at.IsValid() && !allow.Permits(s.req.Target, s.at.Addr()) {
 			s.cut(ohrouter.Outcome(ohrouter.TargetDenied))
-			denied = append(denied, w)
+			denied = append(denied, []any{"session", s.req.Session, "target", s.req.Target.String(), "resolved", s.at.String()})
 		}
 	}
 	p.mu.Unlock()
-	for _, w := range denied {
-		p.cfg.Log.Warn("session cut: its target is not permitted any more",
-			"session", w.session, "target", w.target.String(), "resolved", w.at.String())
+	for _, which := range denied {
+		p.cfg.Log.Warn("session cut: its target is not permitted any more", which...)
 	}
 }
 

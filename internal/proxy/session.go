@@ -28,30 +28,37 @@ type session struct {
 	router netip.AddrPort
 	req    *link.Request // nil until the ConnectCommand is read
 	start  time.Time
-	dialed time.Time // when the loop began to connect
+	dialed time.Duration // after start the loop began to connect
 
 	routerName string // for the audit log
 
 	live relay.Counters
 
 	// Proxy.mu guards the rest.
-	way     way
+	at      netip.AddrPort        // where req leads; the zero AddrPort while it leads nowhere
 	place   gate.Member[*session] // until it has said what it wants
 	why     ohrouter.Outcome      // of being cut, be it before there was anything to cut; "" while nobody has
 	opened  bool                  // in the audit log
 	begun   bool                  // its end is waited for by a drain
 	onLoop  bool                  // a loop opens it
-	carried relay.Session         // nil until a loop, or the relay, has it
-	link    *net.TCPConn          // while a goroutine serves it
-	target  *net.TCPConn          // likewise, once it is connected
+	carried relay.Session         // who has it: nobody yet, a loop, a goroutine (serving), the relay
 }
 
 // way is where a session leads, and by which list that was permitted.
 type way struct {
-	session string
-	target  ohrouter.Target
-	at      netip.AddrPort // the zero AddrPort while it leads nowhere
-	allow   *policy.List
+	at    netip.AddrPort
+	allow *policy.List
+}
+
+// serving has a goroutine's session. Proxy.mu guards it.
+type serving struct{ link, target *net.TCPConn } // nil while it is not connected
+
+// Cut resets both.
+func (s *serving) Cut() {
+	socket.Abort(s.link)
+	if s.target != nil {
+		socket.Abort(s.target)
+	}
 }
 
 // accepted begins to serve a link.
@@ -110,18 +117,20 @@ func (s *session) Asked(b []byte) (n int, to netip.AddrPort, err error) {
 	if req == nil {
 		return n, to, nil
 	}
-	w := way{req.Session, req.Target, literal(req.Target), p.allow.Load()}
-	if !w.at.IsValid() || !w.allow.Permits(w.target, w.at.Addr()) || p.mayBeOwn(w.at) || !p.begin(s, w) {
+	w := way{literal(req.Target), p.allow.Load()}
+	s.req = req
+	if !w.at.IsValid() || !w.allow.Permits(req.Target, w.at.Addr()) || p.mayBeOwn(w.at) || !p.begin(s, w) {
+		s.req = nil
 		req.Close()
 		return 0, to, errElsewhere
 	}
-	s.req, s.dialed = req, time.Now()
+	s.dialed = time.Since(s.start)
 	return n, w.at, nil
 }
 
 // Connected answers the router.
 func (s *session) Connected() []byte {
-	s.proxy.dialSeconds.Observe(time.Since(s.dialed).Seconds())
+	s.proxy.dialSeconds.Observe((time.Since(s.start) - s.dialed).Seconds())
 	s.recordOpened()
 	return s.req.Answer(literal(s.req.Target))
 }
@@ -135,12 +144,12 @@ func literal(t ohrouter.Target) netip.AddrPort { return netip.AddrPortFrom(t.Add
 func (s *session) Failed(c relay.Conn, f relay.Failure) {
 	p := s.proxy
 	p.mu.Lock()
-	s.onLoop, s.carried, s.way = false, nil, way{}
+	s.onLoop, s.carried, s.at = false, nil, netip.AddrPort{}
 	p.mu.Unlock()
 	var notConnected error
 	switch {
 	case s.req != nil:
-		p.dialSeconds.Observe(time.Since(s.dialed).Seconds())
+		p.dialSeconds.Observe((time.Since(s.start) - s.dialed).Seconds())
 		notConnected = p.dialError(s.req.Target, literal(s.req.Target), f.Err)
 		s.req.Close()
 		s.req = nil
@@ -165,9 +174,9 @@ func (s *session) take(c relay.Conn, f relay.Failure, notConnected error) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	s.link = conn
+	s.carried = &serving{link: conn}
 	if p.stopped || s.why != "" {
-		socket.Abort(conn)
+		s.carried.Cut()
 	}
 	if !s.begun {
 		p.wait(s)
@@ -262,7 +271,7 @@ func (s *session) carry(target *net.TCPConn) bool {
 			s.reject(denied(s.req.Target, allow.Explain(s.req.Target, at.Addr())))
 			return false
 		}
-		led = p.leads(s, target, way{s.req.Session, s.req.Target, at, allow})
+		led = p.leads(s, target, way{at, allow})
 	}
 	ctx, stopWatching := p.ctx, func() {}
 	if s.req.Parked {
@@ -284,7 +293,6 @@ func (s *session) carry(target *net.TCPConn) bool {
 	s.recordOpened()
 	p.mu.Lock() // Shutdown looks for s.carried
 	defer p.mu.Unlock()
-	s.link, s.target = nil, nil
 	s.carried = p.cfg.Relay.Start(conn, target, &s.live, s.Ended)
 	return true
 }
@@ -336,12 +344,6 @@ func (s *session) cut(why ohrouter.Outcome) {
 	}
 	if s.carried != nil {
 		s.carried.Cut()
-		return
-	}
-	for _, c := range []*net.TCPConn{s.link, s.target} {
-		if c != nil {
-			socket.Abort(c)
-		}
 	}
 }
 
@@ -355,7 +357,7 @@ func (p *Proxy) begin(s *session, w way) bool {
 	if p.draining && !s.begun || w.at.IsValid() && w.allow != p.allow.Load() {
 		return false
 	}
-	s.way = w
+	s.at = w.at
 	if s.begun {
 		return true
 	}
@@ -372,7 +374,7 @@ func (p *Proxy) leads(s *session, target *net.TCPConn, w way) bool {
 	if w.allow != p.allow.Load() {
 		return false
 	}
-	s.target, s.way = target, w
+	s.at, s.carried.(*serving).target = w.at, target
 	if s.why != "" {
 		s.cut(s.why)
 	}
