@@ -74,7 +74,7 @@ func (l *parkingLot) takeAll() (all []*parkedLink) {
 
 // adopt makes a parked link the client's, if there is one and it still stands.
 func (s *session) adopt(ctx context.Context, p *parkedLink, preamble []byte) Link {
-	r, client := s.binding.router, s.conn
+	r, client := s.binding.router, s.dialling.client
 	if len(preamble) > 0 {
 		client = nil // the target may wait for that, and the client for the target
 	}

@@ -90,20 +90,22 @@ type session struct {
 	start   time.Time
 	live    relay.Counters // A is the client
 
-	tellsClient bool // the target, who the client is
-
-	// While there is no link, whoever makes it has these: the call on a loop,
-	// or the goroutine that dials.
-	handshake Handshake
-	early     []byte       // what was taken from the client
-	conn      *net.TCPConn // the client, for the goroutine
+	handshake   Handshake // while there is no link: whoever makes it has this
+	tellsClient bool      // the target, who the client is
 
 	// Router.mu guards the rest.
-	calling bool               // on a loop
-	cancel  context.CancelFunc // ends the goroutine's dialling; nil while there is none
-	link    Link               // nil until it is made
-	carried relay.Session      // nil until the relay has the client
-	why     ohrouter.Outcome   // why it was cut; "" while nobody has
+	calling  bool             // a loop makes the link
+	dialling *dialling        // the goroutine that makes it; nil while there is none
+	link     Link             // nil until it is made
+	carried  relay.Session    // nil until the relay has the client
+	why      ohrouter.Outcome // why it was cut; "" while nobody has
+}
+
+// dialling is what the goroutine has that makes a link for a client.
+type dialling struct {
+	client *net.TCPConn
+	early  []byte             // what was taken from the client
+	cancel context.CancelFunc // ends it
 }
 
 // begin gets the session its link: the one that is parked, or a fresh one, on
@@ -119,7 +121,7 @@ func (s *session) begin(client relay.Conn, want Want, parked *parkedLink) {
 			}
 		}
 	}
-	s.dial(client, want, parked)
+	s.dial(client, nil, want, parked)
 }
 
 // call makes the link on the client's loop.
@@ -161,7 +163,6 @@ func (s *session) Answered(b []byte) (n int, err error) {
 // is of use.
 func (s *session) Failed(client relay.Conn, f relay.Failure) {
 	r := s.binding.router
-	s.early = f.Read
 	r.mu.Lock()
 	s.calling, s.carried = false, nil // a cut is for who dials now
 	r.mu.Unlock()
@@ -170,7 +171,7 @@ func (s *session) Failed(client relay.Conn, f relay.Failure) {
 		s.finish(s.failed(err), err)
 		return
 	}
-	s.dial(client, Want{}, nil)
+	s.dial(client, f.Read, Want{}, nil)
 }
 
 // Ended accounts for a session that the relay has ended. It runs where other
@@ -190,12 +191,13 @@ func (s *session) Ended(end relay.End) {
 	r.wg.Go(func() { s.finish(s.whoReset(), end.Err) })
 }
 
-// dial takes the client off its loop and makes the link in a goroutine: the
-// parked one, that of the handshake, or else the one that is wanted.
-func (s *session) dial(client relay.Conn, want Want, parked *parkedLink) {
+// dial takes the client, of whom something may have been taken already, off its
+// loop and makes the link in a goroutine: the parked one, that of the handshake,
+// or else the one that is wanted.
+func (s *session) dial(client relay.Conn, early []byte, want Want, parked *parkedLink) {
 	r := s.binding.router
-	var err error
-	if s.conn, err = client.TCP(); err != nil {
+	conn, err := client.TCP()
+	if err != nil {
 		r.discard(parked)
 		s.finish(s.failed(err), err)
 		return
@@ -203,7 +205,7 @@ func (s *session) dial(client relay.Conn, want Want, parked *parkedLink) {
 	ctx, cancel := context.WithCancel(r.ctx)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	s.cancel = cancel
+	s.dialling = &dialling{client: conn, early: early, cancel: cancel}
 	if s.why != "" {
 		cancel()
 	}
@@ -215,9 +217,9 @@ func (s *session) dial(client relay.Conn, want Want, parked *parkedLink) {
 
 // run gets the session a link and hands both connections to the relay.
 func (s *session) run(ctx context.Context, want Want, parked *parkedLink) {
-	client := s.conn
+	client := s.dialling.client
 	l, err := s.getLink(ctx, want, parked)
-	s.handshake, s.early, s.conn = nil, nil, nil
+	s.handshake = nil
 	if err == nil && !s.carry(client, l) {
 		l.Close()
 		err = context.Canceled
@@ -237,7 +239,7 @@ func (s *session) carry(client *net.TCPConn, l Link) bool {
 	if s.why != "" {
 		return false
 	}
-	s.cancel = nil
+	s.dialling = nil
 	s.stands(l)
 	s.carried = r.cfg.Relay.Start(client, l.Take(s.lost), &s.live, s.Ended)
 	return true
@@ -266,7 +268,7 @@ func (s *session) getLink(ctx context.Context, want Want, parked *parkedLink) (L
 	if err != nil {
 		return nil, err
 	}
-	s.live.AB.Add(uint64(len(s.early)))
+	s.live.AB.Add(uint64(len(s.dialling.early)))
 	return l, nil
 }
 
@@ -277,13 +279,14 @@ const maxEarly = 4 << 10
 // for the proxy's answer. It was taken from the connection, and is kept for
 // another proxy.
 func (s *session) firstBytes() []byte {
-	if room := maxEarly - len(s.early); room > 0 && socket.Pending(s.conn) {
+	d := s.dialling
+	if room := maxEarly - len(d.early); room > 0 && socket.Pending(d.client) {
 		b := make([]byte, room)
-		n := socket.Peek(s.conn, b)
-		n, _ = io.ReadFull(s.conn, b[:n]) // it is there; an end or a loss stays to be read
-		s.early = append(s.early, b[:n]...)
+		n := socket.Peek(d.client, b)
+		n, _ = io.ReadFull(d.client, b[:n]) // it is there; an end or a loss stays to be read
+		d.early = append(d.early, b[:n]...)
 	}
-	return s.early
+	return d.early
 }
 
 // cut resets the session, unless it has ended.
@@ -297,8 +300,8 @@ func (s *session) cut(why ohrouter.Outcome) {
 	switch {
 	case s.carried != nil:
 		s.carried.Cut()
-	case s.cancel != nil:
-		s.cancel() // run sees to the client
+	case s.dialling != nil:
+		s.dialling.cancel() // run sees to the client
 	}
 }
 
