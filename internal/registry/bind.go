@@ -131,7 +131,7 @@ func (r *Registry) recheck(ctx context.Context, f *flight, b *binding) {
 
 	switch {
 	case !active: // ended meanwhile; callers look again
-		r.cfg.Listeners.Close(done(), id)
+		r.cfg.Listeners.Stop(id) // Check has kept a connection; sessions may be draining yet
 	case err != nil:
 		f.err, f.failed = err, true
 	default:

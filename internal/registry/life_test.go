@@ -1,6 +1,7 @@
 package registry_test
 
 import (
+	"context"
 	"fmt"
 	"net/netip"
 	"testing"
@@ -212,6 +213,34 @@ func TestReleaseWithDrain(t *testing.T) {
 		w.wantState(old.ID, "")
 		if rec := w.store.record(old.Port); !rec.RestsUntil.Equal(time.Now().Add(quarantine)) {
 			t.Errorf("rests until %v, want the quarantine from the drain's end", rec.RestsUntil)
+		}
+	})
+}
+
+// A session that began beside a check of its binding drains as others do.
+func TestReleaseDuringCheck(t *testing.T) {
+	inBubble(t, nil, func(t *testing.T, w *world) {
+		old := w.mustBind("db:1", nil)
+		wait(time.Minute) // its check is old
+		w.listeners.check = func(_ context.Context, b ohrouter.Binding) error {
+			if b.ID != old.ID {
+				return nil
+			}
+			w.listeners.session(old.ID, 1)
+			return w.Release(t.Context(), old.ID, time.Minute)
+		}
+		if next := w.mustBind("db:1", nil); next.ID == old.ID {
+			t.Error("a binding that drains is given to who binds")
+		}
+		wait(0)
+		w.wantState(old.ID, ohrouter.BindingDraining)
+		if n := w.listeners.Usage(old.ID).Sessions; n != 1 {
+			t.Errorf("%d sessions, want the one that drains", n)
+		}
+		w.listeners.mu.Lock()
+		defer w.listeners.mu.Unlock()
+		if w.listeners.links[old.ID] {
+			t.Error("the check's connection is kept")
 		}
 	})
 }

@@ -44,13 +44,12 @@ type Listeners interface {
 	// it did. A connection that comes at the same time is either a session, and
 	// prevents it, or refused.
 	CloseIdle(id string) bool
-	// Stop closes the listener of a binding before it returns; sessions go on.
+	// Stop closes the listener of a binding before it returns; sessions go on. A
+	// connection that Check keeps is dropped, also when the port was never opened.
 	// Unknown ids are no error.
 	Stop(id string)
 	// Close does what Stop does, waits for the sessions until ctx is done,
-	// resets the rest, and returns when all have ended. A connection that Check
-	// keeps is dropped, also when the port was never opened. Unknown ids are no
-	// error.
+	// resets the rest, and returns when all have ended. Unknown ids are no error.
 	Close(ctx context.Context, id string)
 }
 
