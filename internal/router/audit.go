@@ -23,7 +23,7 @@ func (s *session) recordOpened() {
 		return
 	}
 	e := entry(audit.SessionOpened, s.binding.spec, s.client)
-	e.Session = s.id
+	e.Session = s.id()
 	e.Proxy, e.Resolved = s.link.Peer()
 	log.Record(e)
 }
@@ -36,7 +36,7 @@ func (s *session) recordEnd(b ohrouter.Binding, link Link, outcome ohrouter.Outc
 		return
 	}
 	e := entry(audit.SessionRefused, b, s.client)
-	e.Session, e.Outcome = s.id, outcome
+	e.Session, e.Outcome = s.id(), outcome
 	if link != nil {
 		e.Event = audit.SessionClosed
 		e.Proxy, e.Resolved = link.Peer()

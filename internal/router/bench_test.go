@@ -73,7 +73,6 @@ func BenchmarkLook(b *testing.B) {
 	defer f.Crowd(50_000, peer{})()
 	for name, look := range map[string]func(){
 		"sessions": func() { f.Sessions("") },
-		"session":  func() { _, _ = f.Session("none") },
 		"usage":    func() { f.Usage("b-crowd") },
 		"metrics":  func() { f.count("ohrouter_bytes_total", "up") },
 	} {

@@ -3,6 +3,7 @@ package router
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"slices"
@@ -17,10 +18,10 @@ type binding struct {
 	router   *Router
 	spec     ohrouter.Binding
 	listener *relay.Listener
-	stopped  bool          // the listener is closed; no session begins any more
-	idle     chan struct{} // closed when stopped and no session is left
-	sessions map[*session]struct{}
-	usage    ohrouter.Usage // of sessions that have ended, but for the times
+	stopped  bool                // the listener is closed; no session begins any more
+	idle     chan struct{}       // closed when stopped and no session is left
+	sessions map[uint64]*session // by number
+	usage    ohrouter.Usage      // of sessions that have ended, but for the times
 }
 
 // Check connects to b's target and keeps the connection for the first client
@@ -32,7 +33,7 @@ func (r *Router) Check(ctx context.Context, b ohrouter.Binding) (proxy string, c
 	r.mu.Unlock()
 	begin := time.Now()
 	l, err := r.cfg.Linker.Begin(Want{
-		Session: r.ids.next(), Target: b.Target, Proxy: string(b.Proxy), Pinned: b.Pinned, Park: true,
+		Session: r.ids.name(r.ids.next()), Target: b.Target, Proxy: string(b.Proxy), Pinned: b.Pinned, Park: true,
 	}).Dial(ctx)
 	check = ohrouter.Check{At: begin.UTC(), Duration: ohrouter.Duration(time.Since(begin))}
 	if err != nil {
@@ -162,16 +163,16 @@ func (b *binding) register(client netip.AddrPort) (s *session, want Want, parked
 	if outcome := b.refuses(client.Addr()); outcome != "" {
 		return nil, Want{}, nil, outcome
 	}
-	s = &session{id: r.ids.next(), binding: b, client: client, start: time.Now().UTC(), tellsClient: b.spec.ProxyProtocol != ""}
+	s = &session{number: r.ids.next(), binding: b, client: client, start: time.Now().UTC(), tellsClient: b.spec.ProxyProtocol != ""}
 	if b.sessions == nil {
-		b.sessions = make(map[*session]struct{})
+		b.sessions = make(map[uint64]*session)
 	}
-	b.sessions[s] = struct{}{}
+	b.sessions[s.number] = s
 	if owner := string(b.spec.Owner); owner != "" {
 		r.owned[owner]++
 	}
 	r.wg.Add(1) // for finish
-	want = Want{Session: s.id, Target: b.spec.Target, Proxy: string(b.spec.Proxy), Pinned: b.spec.Pinned}
+	want = Want{Session: s.id(), Target: b.spec.Target, Proxy: string(b.spec.Proxy), Pinned: b.spec.Pinned}
 	return s, want, r.parked.take(b.spec.ID), ""
 }
 
@@ -208,7 +209,7 @@ func (r *Router) Usage(id string) ohrouter.Usage {
 	u := b.usage
 	u.Sessions = len(b.sessions)
 	u.SessionsTotal += uint64(len(b.sessions))
-	for s := range b.sessions {
+	for _, s := range b.sessions {
 		u.BytesUp += s.live.AB.Load()
 		u.BytesDown += s.live.BA.Load()
 	}
@@ -289,10 +290,7 @@ func (r *Router) end(ctx context.Context, b *binding, outcome ohrouter.Outcome) 
 	case <-ctx.Done():
 	}
 	r.mu.Lock()
-	rest := make([]*session, 0, len(b.sessions))
-	for s := range b.sessions {
-		rest = append(rest, s)
-	}
+	rest := slices.Collect(maps.Values(b.sessions))
 	r.mu.Unlock()
 	for _, s := range rest {
 		s.cut(outcome)

@@ -25,12 +25,13 @@ var Preamble = preamble
 // Crowd puts sessions into the books of a router that nobody carries: they are
 // as good as others to who looks at them.
 func (r *Router) Crowd(n int, l Link) (leave func()) {
-	b := &binding{router: r, spec: ohrouter.Binding{ID: "b-crowd"}, sessions: make(map[*session]struct{})}
+	b := &binding{router: r, spec: ohrouter.Binding{ID: "b-crowd"}, sessions: make(map[uint64]*session)}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.bindings[b.spec.ID] = b
 	for range n {
-		b.sessions[&session{id: r.ids.next(), binding: b, start: time.Now(), link: l}] = struct{}{}
+		s := &session{number: r.ids.next(), binding: b, start: time.Now(), link: l}
+		b.sessions[s.number] = s
 	}
 	return func() {
 		r.mu.Lock()

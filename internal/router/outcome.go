@@ -25,7 +25,7 @@ func levelOf(outcome ohrouter.Outcome) slog.Level {
 
 // log writes one record of the session.
 func (s *session) log(level slog.Level, spec ohrouter.Binding, outcome ohrouter.Outcome, err error) {
-	log := s.binding.router.cfg.Log.With("session", s.id, "binding", spec.ID, "target", spec.Target.String(),
+	log := s.binding.router.cfg.Log.With("session", s.id(), "binding", spec.ID, "target", spec.Target.String(),
 		"client", s.client.String(), "outcome", string(outcome), "duration", time.Since(s.start),
 		"bytes_up", s.live.AB.Load(), "bytes_down", s.live.BA.Load())
 	if err != nil {

@@ -48,7 +48,7 @@ type Router struct {
 	mu       sync.Mutex     // guards what follows and the state of listeners and sessions; never held during I/O that waits
 	closing  bool
 	park     time.Duration
-	bindings map[string]*binding
+	bindings map[string]*binding       // each until its last session has ended
 	ports    map[uint16]netip.AddrPort // that are open, and where
 	owned    map[string]int            // open sessions of each owner that has some
 	parked   parkingLot
@@ -109,16 +109,16 @@ func (r *Router) open(bindingID string) []*session {
 	if b == nil {
 		return nil
 	}
-	return slices.AppendSeq(make([]*session, 0, len(b.sessions)), maps.Keys(b.sessions))
+	return slices.Collect(maps.Values(b.sessions))
 }
 
 // all returns the open sessions, each of which is in its binding's book alone: one
-// by names would be there for the rare call that names a session, and cost every
+// of all would be there for the rare call that names a session, and cost every
 // session memory. The caller holds mu.
 func (r *Router) all() iter.Seq[*session] {
 	return func(yield func(*session) bool) {
 		for _, b := range r.bindings {
-			for s := range b.sessions {
+			for _, s := range b.sessions {
 				if !yield(s) {
 					return
 				}
@@ -137,11 +137,13 @@ func (r *Router) count() (n int) {
 
 // find returns an open session; its error has code [ohrouter.NotFound].
 func (r *Router) find(id string) (*session, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for s := range r.all() {
-		if s.id == id {
-			return s, nil
+	if number, ok := r.ids.number(id); ok {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		for _, b := range r.bindings {
+			if s := b.sessions[number]; s != nil {
+				return s, nil
+			}
 		}
 	}
 	return nil, ohrouter.Errorf(ohrouter.NotFound, "there is no open session %.64q", id)

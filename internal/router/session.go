@@ -84,7 +84,7 @@ type Link interface {
 // session is a client's connection and what becomes of it. It is the
 // [relay.Answerer] of its own call.
 type session struct {
-	id      string
+	number  uint64 // see idSource
 	binding *binding
 	client  netip.AddrPort
 	start   time.Time
@@ -101,7 +101,8 @@ type session struct {
 	why      ohrouter.Outcome // why it was cut; "" while nobody has
 }
 
-// dialling is what the goroutine has that makes a link for a client.
+// dialling is what the goroutine has that makes a link for a client. It alone
+// changes it, and reads it without the lock; others only cancel.
 type dialling struct {
 	client *net.TCPConn
 	early  []byte             // what was taken from the client
@@ -335,7 +336,7 @@ func (s *session) finish(outcome ohrouter.Outcome, err error) {
 	u.LastEnd = time.Now().UTC()
 	r.metrics.add(up, down)
 	r.metrics.ended(outcome)
-	delete(b.sessions, s)
+	delete(b.sessions, s.number)
 	r.disown(string(b.spec.Owner))
 	spec, link := b.spec, s.link
 	if b.stopped && len(b.sessions) == 0 {
@@ -359,7 +360,7 @@ func (s *session) snapshot() ohrouter.Session {
 	binding, target, link := s.binding.spec.ID, s.binding.spec.Target, s.link
 	r.mu.Unlock()
 	o := ohrouter.Session{
-		ID: s.id, BindingID: binding, Target: target,
+		ID: s.id(), BindingID: binding, Target: target,
 		Client: s.client, StartedAt: s.start, BytesUp: s.live.AB.Load(), BytesDown: s.live.BA.Load(),
 	}
 	if link != nil {
@@ -369,8 +370,11 @@ func (s *session) snapshot() ohrouter.Session {
 	return o
 }
 
-// idSource names sessions: unique in this process, and not the same again
-// after a restart.
+// id names the session to others.
+func (s *session) id() string { return s.binding.router.ids.name(s.number) }
+
+// idSource numbers sessions, and names them: uniquely in this process, and not the
+// same again after a restart.
 type idSource struct {
 	prefix string
 	n      *atomic.Uint64
@@ -380,6 +384,14 @@ func newIDSource() idSource {
 	return idSource{prefix: "s-" + strings.ToLower(rand.Text()[:6]) + "-", n: new(atomic.Uint64)}
 }
 
-func (i idSource) next() string {
-	return string(strconv.AppendUint(append(make([]byte, 0, 32), i.prefix...), i.n.Add(1), 36))
+func (i idSource) next() uint64 { return i.n.Add(1) }
+
+func (i idSource) name(number uint64) string {
+	return string(strconv.AppendUint(append(make([]byte, 0, 32), i.prefix...), number, 36))
+}
+
+// number returns which number a name stands for, if it may be a session's.
+func (i idSource) number(name string) (number uint64, ok bool) {
+	number, err := strconv.ParseUint(strings.TrimPrefix(name, i.prefix), 36, 64)
+	return number, err == nil && i.name(number) == name
 }

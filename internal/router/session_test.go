@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -44,6 +45,15 @@ func TestSessionIsListedAndCountedLive(t *testing.T) {
 	}
 	if got != want {
 		t.Errorf("session is\n%+v, want\n%+v", got, want)
+	}
+	if named, err := f.Session(got.ID); err != nil || named != want {
+		t.Errorf("Session(%q) = %+v, %v, want it", got.ID, named, err)
+	}
+	prefix, number, _ := strings.Cut(strings.TrimPrefix(got.ID, "s-"), "-")
+	for _, name := range []string{"", number, "s-" + prefix, "s-" + prefix + "-", "s-" + prefix + "-0" + number, "S-" + prefix + "-" + number, "s-other1-" + number} {
+		if _, err := f.Session(name); ohrouter.CodeOf(err) != ohrouter.NotFound {
+			t.Errorf("Session(%q) = %v, want none", name, err)
+		}
 	}
 	if got.StartedAt.Before(begin) || got.StartedAt.Location() != time.UTC {
 		t.Errorf("StartedAt = %v, want after %v, in UTC", got.StartedAt, begin)
