@@ -73,7 +73,11 @@ func serve(cmd *cobra.Command, role config.Role, environ []string, start func(co
 	ctx, stop := context.WithCancel(cmd.Context())
 	defer stop()
 
-	if p.relay, err = newEngine(cfg.Loops, cfg.BusyPoll); err != nil {
+	p.relay, err = newEngine(cfg.Loops, cfg.BusyPoll)
+	switch {
+	case errors.Is(err, syscall.EMFILE):
+		return tooFewDescriptors("event loops have taken all of them")
+	case err != nil:
 		return err
 	}
 	if err := p.enoughDescriptors(); err != nil {
@@ -264,8 +268,11 @@ func (p *process) descriptors(n int) socket.Budget {
 // the start.
 func (p *process) sessionDescriptors() int {
 	http, _ := p.httpConnections()
-	return socket.Limit() - http - p.relay.Descriptors() - 24
+	return socket.Limit() - http - p.relay.Descriptors() - otherDescriptors
 }
+
+// otherDescriptors is how many are for what a process opens at the start.
+const otherDescriptors = 24
 
 // enoughDescriptors returns an error if a process that starts could have no
 // session: each of two roles needs one for a mapped port and two for a session.
@@ -274,10 +281,13 @@ func (p *process) enoughDescriptors() error {
 		return nil
 	}
 	http, _ := p.httpConnections()
+	return tooFewDescriptors(fmt.Sprintf("event loops need up to %d, HTTP %d, files and the like %d", p.relay.Descriptors(), http, otherDescriptors))
+}
+
+func tooFewDescriptors(why string) error {
 	return &failure{
-		message: fmt.Sprintf("this process may have %d descriptors, too few for any session: the event loops need up to %d, HTTP up to %d",
-			socket.Limit(), p.relay.Descriptors(), http),
-		hint: "Raise the limit (ulimit -Hn, LimitNOFILE= of systemd), or have fewer loops with --loops.", exit: exitFailed,
+		message: fmt.Sprintf("this process may have %d descriptors, too few for sessions: %s", socket.Limit(), why),
+		hint:    "Raise the limit (ulimit -Hn, LimitNOFILE= of systemd), or have fewer loops with --loops.", exit: exitFailed,
 	}
 }
 

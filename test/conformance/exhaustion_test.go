@@ -83,7 +83,7 @@ func TestTooFewDescriptors(t *testing.T) {
 	}
 	defer time.AfterFunc(2*soon, func() { _ = cmd.Process.Kill() }).Stop()
 	_ = cmd.Wait()
-	if cmd.ProcessState.ExitCode() != 1 || !strings.Contains(said.String(), "48 descriptors, too few for any session") || !strings.Contains(said.String(), "ulimit") {
+	if cmd.ProcessState.ExitCode() != 1 || !strings.Contains(said.String(), "48 descriptors, too few for sessions") || !strings.Contains(said.String(), "ulimit") {
 		t.Errorf("up with 48 descriptors: %v, %q; want it to end with 1 and to say what to raise", cmd.ProcessState, &said)
 	}
 }
