@@ -44,8 +44,8 @@ type place struct{ now atomic.Int32 }
 // begin counts a link.
 func (s *States) begin() { s.gauges[handshake].Inc() }
 
-// move tells whether a link that was counted was not in that state, or beyond it,
-// before.
+// move notes what a link that was counted is doing now, and tells whether it was not
+// in that state, or beyond it, before.
 func (s *States) move(p *place, to state) bool {
 	for {
 		from := state(p.now.Load())

@@ -108,18 +108,23 @@ func New(cfg Config) *Proxy {
 // target is not permitted any more are cut.
 func (p *Proxy) SetAllow(allow *policy.List) {
 	p.recordAllow(p.allow.Load(), allow)
-	var denied [][]any // for the log
+	type cut struct {
+		req *link.Request
+		at  netip.AddrPort
+	}
+	var denied []cut
 	p.mu.Lock()
 	p.allow.Store(allow)
 	for s := range p.links {
 		if s.at.IsValid() && !allow.Permits(s.req.Target, s.at.Addr()) {
 			s.cut(ohrouter.Outcome(ohrouter.TargetDenied))
-			denied = append(denied, []any{"session", s.req.Session, "target", s.req.Target.String(), "resolved", s.at.String()})
+			denied = append(denied, cut{s.req, s.at})
 		}
 	}
 	p.mu.Unlock()
-	for _, which := range denied {
-		p.cfg.Log.Warn("session cut: its target is not permitted any more", which...)
+	for _, c := range denied {
+		p.cfg.Log.Warn("session cut: its target is not permitted any more",
+			"session", c.req.Session, "target", c.req.Target.String(), "resolved", c.at.String())
 	}
 }
 

@@ -28,14 +28,14 @@ type session struct {
 	router netip.AddrPort
 	req    *link.Request // nil until the ConnectCommand is read
 	start  time.Time
-	dialed time.Duration // after start the loop began to connect
+	dialed time.Duration // how long after start the loop began to connect
 
 	routerName string // for the audit log
 
 	live relay.Counters
 
 	// Proxy.mu guards the rest.
-	at      netip.AddrPort        // where req leads; the zero AddrPort while it leads nowhere
+	at      netip.AddrPort        // where req leads, which is there and stays while this is valid
 	place   gate.Member[*session] // until it has said what it wants
 	why     ohrouter.Outcome      // of being cut, be it before there was anything to cut; "" while nobody has
 	opened  bool                  // in the audit log
@@ -118,7 +118,7 @@ func (s *session) Asked(b []byte) (n int, to netip.AddrPort, err error) {
 		return n, to, nil
 	}
 	w := way{literal(req.Target), p.allow.Load()}
-	s.req = req
+	s.req = req // before begin: SetAllow may look from then on
 	if !w.at.IsValid() || !w.allow.Permits(req.Target, w.at.Addr()) || p.mayBeOwn(w.at) || !p.begin(s, w) {
 		s.req = nil
 		req.Close()

@@ -13,8 +13,8 @@ import (
 )
 
 // pair is a session between two descriptors, as an event loop sees it. Only
-// the loop's goroutine touches it. Most sessions rest, and this is what they cost:
-// what is for a moment, or for few, is behind a pointer.
+// the loop's goroutine touches it. Most sessions rest, and this is most of what they
+// cost: it is to be small.
 type pair struct {
 	loop    atomic.Pointer[loop] // whose goroutine has it
 	ends    [2]end
