@@ -109,7 +109,7 @@ func (r *Router) open(bindingID string) []*session {
 	if b == nil {
 		return nil
 	}
-	return slices.Collect(maps.Values(b.sessions))
+	return slices.AppendSeq(make([]*session, 0, len(b.sessions)), maps.Values(b.sessions))
 }
 
 // all returns the open sessions, each of which is in its binding's book alone: one
