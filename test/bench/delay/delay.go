@@ -68,11 +68,22 @@ func forward(ctx context.Context, near *net.TCPConn, to netip.AddrPort, roundTri
 	stop := context.AfterFunc(ctx, func() { near.Close(); far.Close() })
 	defer stop()
 	up, down := newQueue(), newQueue()
-	var wg sync.WaitGroup
-	wg.Go(func() { up.fill(near, oneWay, accepted.Add(roundTrip)) })
-	wg.Go(func() { up.drain(far) })
-	wg.Go(func() { down.fill(far, oneWay, accepted) })
-	wg.Go(func() { down.drain(near) })
+	var wg, upRead, downRead sync.WaitGroup
+	// Who has ended its stream can still be reset, and no read tells of it.
+	reset := func(sender *net.TCPConn, read *sync.WaitGroup) {
+		wg.Go(func() {
+			read.Wait() // what came before, and a reset that it has met, goes first
+			until(time.Now().Add(oneWay))
+			sender.SetLinger(0)
+			sender.Close()
+		})
+	}
+	upRead.Go(func() { up.fill(near, oneWay, accepted.Add(roundTrip)) })
+	wg.Go(func() { up.drain(far, func() { reset(near, &downRead) }) })
+	downRead.Go(func() { down.fill(far, oneWay, accepted) })
+	wg.Go(func() { down.drain(near, func() { reset(far, &upRead) }) })
+	upRead.Wait()
+	downRead.Wait()
 	wg.Wait()
 }
 
@@ -148,9 +159,9 @@ func (q *queue) fill(from *net.TCPConn, oneWay time.Duration, open time.Time) {
 	}
 }
 
-// drain hands on what is due until the end of the direction. What it can't
-// hand on it drops: the other direction brings the sender the reset.
-func (q *queue) drain(to *net.TCPConn) {
+// drain hands on what is due until the end of the direction. Once it can't, it
+// calls gone, and drops the rest.
+func (q *queue) drain(to *net.TCPConn, gone func()) {
 	broken := false
 	for {
 		p := q.first()
@@ -164,8 +175,10 @@ func (q *queue) drain(to *net.TCPConn) {
 			to.Close()
 			return
 		case !broken:
-			_, err := to.Write(p.data)
-			broken = err != nil
+			if _, err := to.Write(p.data); err != nil {
+				broken = true
+				gone()
+			}
 		}
 		q.done()
 	}

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"os"
 	"syscall"
 	"testing"
 	"time"
@@ -123,6 +124,29 @@ func TestReset(t *testing.T) {
 	far.Close()
 	if _, err := near.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
 		t.Errorf("read = %v, want a reset", err)
+	}
+}
+
+// Who ends its stream, and then goes while the other still talks, resets it.
+func TestResetAfterEnd(t *testing.T) {
+	near, ln, _ := path(t)
+	far, err := ln.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer far.Close()
+	near.CloseWrite()
+	if n, err := far.Read(make([]byte, 1)); n != 0 || err != io.EOF {
+		t.Fatalf("read = %d, %v, want the end", n, err)
+	}
+	near.SetLinger(0)
+	near.Close()
+	far.SetDeadline(time.Now().Add(time.Minute))
+	for err = nil; err == nil; {
+		_, err = far.Write(make([]byte, chunk))
+	}
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Error("a minute later it still takes bytes")
 	}
 }
 
