@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
@@ -76,11 +77,16 @@ func startProxy(ctx context.Context, p *process, address string, budget socket.B
 	s.proxy = proxy.New(proxy.Config{
 		Own: s.own(), Handshakes: all, HandshakesPerSource: ofOne,
 		TLS: s.linkSettings(), Explain: identity.Explain, MaxHandshake: p.cfg.MaxHandshake, HandshakeTimeout: p.cfg.HandshakeTimeout,
-		Allow: cfg.Allow, DialTimeout: cfg.DialTimeout, Targets: p.sockets(cfg.TargetCongestion), Descriptors: budget, States: states, Relay: p.relay,
+		Allow: cfg.Allow, DialTimeout: cfg.DialTimeout, ResolveEvery: resolveEvery, Targets: p.sockets(cfg.TargetCongestion),
+		Descriptors: budget, States: states, Relay: p.relay,
 		Name: nameOf, Audit: p.audit, Log: p.log, Metrics: p.metrics,
 	})
 	return s, nil
 }
+
+// resolveEvery is short beside what name servers let answers be kept for, and long
+// beside a rush of sessions, which need not ask for each.
+const resolveEvery = time.Second
 
 // ownNames returns the names that metrics are called by: those that are
 // configured, and this machine's.

@@ -31,6 +31,7 @@ func (p *Proxy) connect(ctx context.Context, t ohrouter.Target) (*net.TCPConn, e
 	if err != nil {
 		return nil, err
 	}
+	resolved := time.Now()
 	permitted, why := p.permitted(t, addrs, allow)
 	if len(permitted) == 0 {
 		return nil, denied(t, why)
@@ -38,6 +39,9 @@ func (p *Proxy) connect(ctx context.Context, t ohrouter.Target) (*net.TCPConn, e
 	conn, at, err := p.race(ctx, interleave(permitted))
 	if err != nil {
 		return nil, p.dialError(t, at, err)
+	}
+	if !t.Addr().IsValid() {
+		p.known.note(t, conn.RemoteAddr().(*net.TCPAddr).AddrPort(), addrs, resolved, time.Since(resolved))
 	}
 	return conn, nil
 }

@@ -1,4 +1,27 @@
 package proxy
 
-// OfThisMachine is ofThisMachine.
-var OfThisMachine = ofThisMachine
+import (
+	"net/netip"
+	"time"
+
+	ohrouter "github.com/ohrouter/oh-router"
+)
+
+// OfThisMachine is ofThisMachine, MaxKnown is maxKnown.
+var (
+	OfThisMachine = ofThisMachine
+	MaxKnown      = maxKnown
+)
+
+// Know has p remember where a name has led.
+func (p *Proxy) Know(t ohrouter.Target, ip string) {
+	at := netip.MustParseAddr(ip)
+	p.known.note(t, netip.AddrPortFrom(at, t.Port), []netip.Addr{at}, time.Now(), time.Microsecond)
+}
+
+// Known returns how many names p remembers.
+func (p *Proxy) Known() int {
+	p.known.mu.Lock()
+	defer p.known.mu.Unlock()
+	return len(p.known.at)
+}

@@ -46,6 +46,7 @@ type Config struct {
 	Explain      func(error) error                                            // finds better errors for handshakes of TLS; nil none
 	Relay        *relay.Engine                                                // carries the sessions; closed after Shutdown
 	Resolve      func(ctx context.Context, host string) ([]netip.Addr, error) // nil: the system's resolver
+	ResolveEvery time.Duration                                                // how long an address of a name serves others; 0: each looks it up
 	Name         func(router *x509.Certificate) string                        // for the audit log; nil: no names
 	Audit        *audit.Log                                                   // nil: none
 	Log          *slog.Logger
@@ -57,6 +58,7 @@ type Proxy struct {
 	cfg         Config
 	acceptor    *link.Acceptor
 	secure      func(raw io.ReadWriter) *tls.Conn // makes TLS of a link; nil for plain ones
+	known       known                             // addresses of names
 	allow       atomic.Pointer[policy.List]
 	dialSeconds prometheus.Histogram
 	dropped     prometheus.Counter
@@ -82,6 +84,7 @@ func New(cfg Config) *Proxy {
 	cfg.HandshakeTimeout = cmp.Or(cfg.HandshakeTimeout, link.Timeout)
 	p := &Proxy{
 		cfg:   cfg,
+		known: known{within: cfg.ResolveEvery},
 		links: make(map[*session]struct{}),
 		crowd: gate.Crowd[*session]{Most: cfg.Handshakes, MostOfOne: cfg.HandshakesPerSource},
 		idle:  make(chan struct{}),

@@ -21,8 +21,9 @@ import (
 )
 
 // session is a link and what becomes of it. It is the [relay.Asker] of a
-// request that an event loop can serve: one to an address, which waits for
-// nothing but a connect. A goroutine serves all others.
+// request that an event loop can serve: one to an address, or to a name whose
+// address is known, which waits for nothing but a connect. A goroutine serves all
+// others.
 type session struct {
 	proxy  *Proxy
 	router netip.AddrPort
@@ -80,7 +81,7 @@ func (p *Proxy) accepted(c relay.Conn) {
 		return
 	}
 	carried := c.Serve(relay.Terms{
-		AskWithin: p.cfg.HandshakeTimeout, ConnectWithin: p.cfg.DialTimeout, Sockets: p.cfg.Targets, Secure: p.secure,
+		AskWithin: p.cfg.HandshakeTimeout, Sockets: p.cfg.Targets, Secure: p.secure,
 	}, s, &s.live)
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -108,31 +109,35 @@ func (s *session) Secured(peer tls.ConnectionState) error {
 }
 
 // Asked reads what the router asks for.
-func (s *session) Asked(b []byte) (n int, to netip.AddrPort, err error) {
+func (s *session) Asked(b []byte) (n int, leads relay.Way, err error) {
 	p := s.proxy
 	req, n, err := p.acceptor.Pipelined(b)
 	if err != nil {
-		return 0, to, errElsewhere
+		return 0, leads, errElsewhere
 	}
 	if req == nil {
-		return n, to, nil
+		return n, leads, nil
 	}
-	w := way{literal(req.Target), p.allow.Load()}
+	leads = relay.Way{To: literal(req.Target), ConnectWithin: p.cfg.DialTimeout}
+	if !leads.To.IsValid() {
+		leads = p.known.find(req.Target, time.Now())
+	}
+	w := way{leads.To, p.allow.Load()}
 	s.req = req // before begin: SetAllow may look from then on
 	if !w.at.IsValid() || !w.allow.Permits(req.Target, w.at.Addr()) || p.mayBeOwn(w.at) || !p.begin(s, w) {
 		s.req = nil
 		req.Close()
-		return 0, to, errElsewhere
+		return 0, relay.Way{}, errElsewhere
 	}
 	s.dialed = time.Since(s.start)
-	return n, w.at, nil
+	return n, leads, nil
 }
 
 // Connected answers the router.
 func (s *session) Connected() []byte {
 	s.proxy.dialSeconds.Observe((time.Since(s.start) - s.dialed).Seconds())
 	s.recordOpened()
-	return s.req.Answer(literal(s.req.Target))
+	return s.req.Answer(s.at)
 }
 
 // literal returns the address that a target is; one that is not valid for a
@@ -149,8 +154,12 @@ func (s *session) Failed(c relay.Conn, f relay.Failure) {
 	var notConnected error
 	switch {
 	case s.req != nil:
-		p.dialSeconds.Observe((time.Since(s.start) - s.dialed).Seconds())
-		notConnected = p.dialError(s.req.Target, literal(s.req.Target), f.Err)
+		if at := literal(s.req.Target); at.IsValid() {
+			p.dialSeconds.Observe((time.Since(s.start) - s.dialed).Seconds())
+			notConnected = p.dialError(s.req.Target, at, f.Err)
+		} else {
+			p.known.forget(s.req.Target) // it is looked up anew
+		}
 		s.req.Close()
 		s.req = nil
 	case isTimeout(f.Err):

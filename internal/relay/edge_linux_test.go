@@ -34,9 +34,9 @@ func newAsker(to netip.AddrPort) *asker {
 	return &asker{to, make(chan struct{}), make(chan struct{}), make(chan struct{}), make(chan End, 1)}
 }
 
-func (s *asker) Asked(b []byte) (int, netip.AddrPort, error) {
+func (s *asker) Asked(b []byte) (int, Way, error) {
 	close(s.asked)
-	return len(b), s.to, nil
+	return len(b), Way{To: s.to, ConnectWithin: time.Minute}, nil
 }
 
 func (s *asker) Secured(tls.ConnectionState) error { return nil }
@@ -105,7 +105,7 @@ func TestEventOfAFormerOwner(t *testing.T) {
 	}
 	s, sessions := newAsker(socket.LocalAt(full)), make(chan Session, 1)
 	ln := accepting(t, engine(t), func(c Conn) {
-		sessions <- c.Serve(Terms{AskWithin: time.Minute, ConnectWithin: time.Minute}, s, new(Counters))
+		sessions <- c.Serve(Terms{AskWithin: time.Minute}, s, new(Counters))
 	})
 	if _, err := io.WriteString(dial(t, ln.Addr.String()), "request"); err != nil {
 		t.Fatal(err)

@@ -159,9 +159,8 @@ type Call struct {
 
 // Terms are those on which requests are served.
 type Terms struct {
-	AskWithin     time.Duration  // how long the request may take
-	ConnectWithin time.Duration  // how long connecting may take from then on
-	Sockets       socket.Options // of the session's other connection
+	AskWithin time.Duration  // how long the request may take
+	Sockets   socket.Options // of the session's other connection
 	// Secure, if not nil, makes a server of TLS over raw, by a
 	// [socket.Transport]. Its handshake counts as asking.
 	Secure func(raw io.ReadWriter) *tls.Conn
@@ -186,13 +185,19 @@ type Answerer interface {
 	Opening
 }
 
+// Way is where a request leads.
+type Way struct {
+	To            netip.AddrPort
+	ConnectWithin time.Duration // how long connecting may take
+}
+
 // Asker is the [Opening] of [Conn.Serve].
 type Asker interface {
 	// Asked reads what a has said so far. It returns how long the request is,
-	// as far as that shows, and where it leads when all of it is there. After an
-	// error the session is not opened, and a has everything that it had, but
-	// for what is [Failure.Read].
-	Asked(b []byte) (n int, to netip.AddrPort, err error)
+	// as far as that shows, and its way when all of it is there. After an error
+	// the session is not opened, and a has everything that it had, but for what is
+	// [Failure.Read].
+	Asked(b []byte) (n int, way Way, err error)
 	// Connected returns what a is told when the other side is connected.
 	Connected() []byte
 	Opening

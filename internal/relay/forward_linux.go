@@ -17,9 +17,9 @@ import (
 // behind the hello. It is to be called from where a was accepted.
 func (c Conn) Forward(call Call, s Answerer, live *Counters) Session {
 	l := c.raw.loop
-	p := l.newPair(c, s, live, call.AnswerWithin)
+	p := l.newPair(c, s, live)
 	o := p.opening
-	o.answerer, o.hello, o.sockets, o.secure = s, call.Hello, call.Sockets, call.Secure
+	o.answerer, o.hello, o.answerWithin, o.sockets, o.secure = s, call.Hello, call.AnswerWithin, call.Sockets, call.Secure
 	o.stage, o.until = connecting, l.now.Add(call.ConnectWithin)
 	switch {
 	case !p.connect(call.To, socket.Here):
@@ -109,7 +109,7 @@ func (p *pair) say(b []byte) {
 	}
 	o.unsaid, o.stage = nil, answering
 	if o.answerBy.IsZero() { // what a says later gives no more time
-		o.answerBy = p.on().now.Add(o.within)
+		o.answerBy = p.on().now.Add(o.answerWithin)
 	}
 	o.until = o.answerBy
 }

@@ -40,7 +40,7 @@ func (o *opened) failure(t *testing.T) relay.Failure {
 // connection has all that was said, and the same TLS.
 func TestSecureRequestIsGivenBack(t *testing.T) {
 	o := newOpened(netip.AddrPort{})
-	near := tls.Client(dial(t, serving(t, o, relay.Terms{AskWithin: deadline, ConnectWithin: deadline})), clientSettings())
+	near := tls.Client(dial(t, serving(t, o, relay.Terms{AskWithin: deadline})), clientSettings())
 	other := "x" + request[1:]
 	say(t, near, other+"and what is behind it")
 	f := o.failure(t)
@@ -83,7 +83,7 @@ func TestHandshakesThatFail(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			o := newOpened(netip.AddrPort{})
-			at := serving(t, o, relay.Terms{AskWithin: tt.within, ConnectWithin: deadline})
+			at := serving(t, o, relay.Terms{AskWithin: tt.within})
 			tt.begin(t, dial(t, at))
 			f := o.failure(t)
 			o.givenUp.Abort()

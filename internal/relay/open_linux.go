@@ -21,23 +21,25 @@ type opening struct {
 	a        Conn           // as it was given, to be given back
 	asker    Asker          // of Serve, else nil
 	answerer Answerer       // of Forward, else nil
-	hello    []byte         // of Forward
 	sockets  socket.Options // of b
+
+	// Of Forward.
+	hello        []byte
+	answerWithin time.Duration
+	answerBy     time.Time // when b has to have answered; zero while it was not told all
 
 	secure func(raw io.ReadWriter) *tls.Conn // the TLS of the end that asks, or answers; nil without
 	shook  bool                              // its handshake is complete
 	lost   error                             // the end is, but may have said why
 	lined  bool                              // it is in loop.shaking
 
-	index    int // in loop.opening
-	stage    stage
-	until    time.Time     // when the stage has to be over
-	within   time.Duration // how long the next one may take
-	answerBy time.Time     // when b has to have answered; zero while it was not told all
-	read     []byte        // what was taken from a, and would have to be given back
-	said     bool          // b was sent something
-	unsaid   []byte        // what it is still to be sent
-	partial  []byte        // of b's answer
+	index   int // in loop.opening
+	stage   stage
+	until   time.Time // when the stage has to be over
+	read    []byte    // what was taken from a, and would have to be given back
+	said    bool      // b was sent something
+	unsaid  []byte    // what it is still to be sent
+	partial []byte    // of b's answer
 }
 
 // stage is what an opening waits for.
@@ -71,9 +73,9 @@ func (p *pair) connect(to netip.AddrPort, talk socket.Talk) bool {
 }
 
 // newPair returns a pair that has its end A.
-func (l *loop) newPair(a Conn, s Opening, live *Counters, within time.Duration) *pair {
+func (l *loop) newPair(a Conn, s Opening, live *Counters) *pair {
 	p := &pair{done: s, live: live, opening: l.newOpening()}
-	*p.opening = opening{Opening: s, a: a, within: within}
+	*p.opening = opening{Opening: s, a: a}
 	p.loop.Store(l)
 	p.ends[A] = end{pair: p, fd: a.raw.fd, side: A}
 	p.ends[B] = end{pair: p, fd: -1, side: B}

@@ -55,11 +55,11 @@ func (o *opened) Failed(a relay.Conn, f relay.Failure) {
 func (o *opened) Answered(b []byte) (n int, err error) { return prefix(b, answer) }
 func (o *opened) Connected() []byte                    { return []byte(answer) }
 
-func (o *opened) Asked(b []byte) (n int, to netip.AddrPort, err error) {
+func (o *opened) Asked(b []byte) (n int, way relay.Way, err error) {
 	if n, err = prefix(b, request); n == 0 && err == nil {
 		n = len(request)
 	}
-	return n, o.to, err
+	return n, relay.Way{To: o.to, ConnectWithin: deadline}, err
 }
 
 func (o *opened) Secured(peer tls.ConnectionState) error {
@@ -191,7 +191,7 @@ func served(t testing.TB, f *fixture) {
 	ln, at := listening(t)
 	o, session := newOpened(at), make(chan relay.Session, 1)
 	addr, _ := accepting(t, relay.Accept{Accepted: func(c relay.Conn) {
-		session <- c.Serve(relay.Terms{AskWithin: deadline, ConnectWithin: deadline}, o, &f.live)
+		session <- c.Serve(relay.Terms{AskWithin: deadline}, o, &f.live)
 	}})
 	near := dial(t, addr)
 	say(t, near, request)
@@ -231,7 +231,7 @@ func forwardedSecurely(t testing.TB, f *fixture) {
 func servedSecurely(t testing.TB, f *fixture) {
 	ln, at := listening(t)
 	o, session := newOpened(at), make(chan relay.Session, 1)
-	terms := relay.Terms{AskWithin: deadline, ConnectWithin: deadline, Secure: secured(certificate(t), true)}
+	terms := relay.Terms{AskWithin: deadline, Secure: secured(certificate(t), true)}
 	addr, _ := accepting(t, relay.Accept{Accepted: func(c relay.Conn) { session <- c.Serve(terms, o, &f.live) }})
 	near := tls.Client(dial(t, addr), clientSettings())
 	say(t, near, request)
@@ -250,7 +250,7 @@ func TestPiecesOfAnOpening(t *testing.T) {
 	o := newOpened(at)
 	sessions := make(chan relay.Session, 1)
 	addr, _ := accepting(t, relay.Accept{Accepted: func(c relay.Conn) {
-		sessions <- c.Serve(relay.Terms{AskWithin: deadline, ConnectWithin: deadline}, o, &f.live)
+		sessions <- c.Serve(relay.Terms{AskWithin: deadline}, o, &f.live)
 	}})
 	near := dial(t, addr)
 	session := <-sessions
@@ -286,7 +286,7 @@ func TestAnswerComesWithoutPayload(t *testing.T) {
 			ln, at := listening(t)
 			o, sessions := newOpened(at), make(chan relay.Session, 1)
 			addr, _ := accepting(t, relay.Accept{Accepted: func(c relay.Conn) {
-				sessions <- c.Serve(relay.Terms{AskWithin: deadline, ConnectWithin: deadline}, o, &f.live)
+				sessions <- c.Serve(relay.Terms{AskWithin: deadline}, o, &f.live)
 			}})
 			near := dial(t, addr)
 			say(t, near, request+"x")
@@ -341,25 +341,25 @@ func TestOpeningsThatFail(t *testing.T) {
 		}, io.EOF, "", ""},
 		{
 			"another request", func(c relay.Conn, o *opened) {
-				c.Serve(relay.Terms{AskWithin: deadline, ConnectWithin: deadline}, o, new(relay.Counters))
+				c.Serve(relay.Terms{AskWithin: deadline}, o, new(relay.Counters))
 			},
 			func(t *testing.T, near *net.TCPConn, ln *net.TCPListener) { say(t, near, "other") }, errOther, "", "other",
 		},
 		{
 			"no request in time", func(c relay.Conn, o *opened) {
-				c.Serve(relay.Terms{AskWithin: 1, ConnectWithin: deadline}, o, new(relay.Counters))
+				c.Serve(relay.Terms{AskWithin: 1}, o, new(relay.Counters))
 			},
 			nil, os.ErrDeadlineExceeded, "", "",
 		},
 		{
 			"no request at all", func(c relay.Conn, o *opened) {
-				c.Serve(relay.Terms{AskWithin: deadline, ConnectWithin: deadline}, o, new(relay.Counters))
+				c.Serve(relay.Terms{AskWithin: deadline}, o, new(relay.Counters))
 			},
 			func(t *testing.T, near *net.TCPConn, ln *net.TCPListener) { near.CloseWrite() }, io.EOF, "", "",
 		},
 		{
 			"half a request", func(c relay.Conn, o *opened) {
-				c.Serve(relay.Terms{AskWithin: deadline, ConnectWithin: deadline}, o, new(relay.Counters))
+				c.Serve(relay.Terms{AskWithin: deadline}, o, new(relay.Counters))
 			},
 			func(t *testing.T, near *net.TCPConn, ln *net.TCPListener) {
 				say(t, near, request[:3])
@@ -368,7 +368,7 @@ func TestOpeningsThatFail(t *testing.T) {
 		},
 		{"nobody listens where the request leads", func(c relay.Conn, o *opened) {
 			o.to = nobody
-			c.Serve(relay.Terms{AskWithin: deadline, ConnectWithin: deadline}, o, new(relay.Counters))
+			c.Serve(relay.Terms{AskWithin: deadline}, o, new(relay.Counters))
 		}, func(t *testing.T, near *net.TCPConn, ln *net.TCPListener) { say(t, near, request+"x") }, os.NewSyscallError("connect", nil), "", request + "x"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -60,7 +60,7 @@ func TestLastWordsOfAHandshake(t *testing.T) {
 		t.Run("who asks/"+name, func(t *testing.T) {
 			o := newOpened(netip.AddrPort{})
 			near, hold := held(t, func(c relay.Conn) {
-				c.Serve(relay.Terms{AskWithin: deadline, ConnectWithin: deadline, Secure: secured(certificate(t), true)}, o, new(relay.Counters))
+				c.Serve(relay.Terms{AskWithin: deadline, Secure: secured(certificate(t), true)}, o, new(relay.Counters))
 			})
 			release := hold()
 			say(t, near, words)
@@ -103,7 +103,7 @@ func TestLastWordsOfAHandshake(t *testing.T) {
 func TestResetBehindAHandshake(t *testing.T) {
 	o := newOpened(netip.AddrPort{})
 	tcp, hold := held(t, func(c relay.Conn) {
-		c.Serve(relay.Terms{AskWithin: deadline, ConnectWithin: deadline, Secure: secured(certificate(t), true)}, o, new(relay.Counters))
+		c.Serve(relay.Terms{AskWithin: deadline, Secure: secured(certificate(t), true)}, o, new(relay.Counters))
 	})
 	settings, release := clientSettings(), func() {}
 	settings.VerifyConnection = func(tls.ConnectionState) error {

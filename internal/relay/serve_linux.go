@@ -3,7 +3,6 @@ package relay
 import (
 	"errors"
 	"io"
-	"net/netip"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -15,7 +14,7 @@ import (
 // the two as [Engine.Start] does. It is to be called from where a was accepted.
 func (c Conn) Serve(terms Terms, s Asker, live *Counters) Session {
 	l := c.raw.loop
-	p := l.newPair(c, s, live, terms.ConnectWithin)
+	p := l.newPair(c, s, live)
 	o := p.opening
 	o.asker, o.sockets, o.secure, o.until = s, terms.Sockets, terms.Secure, l.now.Add(terms.AskWithin)
 	if o.secure == nil { // else it costs more than a look, and who sends nothing is to cost nothing
@@ -46,13 +45,13 @@ func (p *pair) ask() {
 		p.fail(io.EOF)
 		return
 	}
-	length, to, err := o.asker.Asked(l.buf[:n])
+	length, way, err := o.asker.Asked(l.buf[:n])
 	switch {
 	case err != nil:
 		p.fail(err)
 	case length <= n:
 		p.ends[A].skip = int32(length)
-		p.reach(to, l.buf[length:n])
+		p.reach(way, l.buf[length:n])
 	case n == maxRequest || p.ends[A].last:
 		p.fail(io.ErrUnexpectedEOF)
 	}
@@ -63,14 +62,14 @@ func (p *pair) ask() {
 func (p *pair) askSecurely() {
 	o, e := p.opening, &p.ends[A]
 	for {
-		length, to, err := o.asker.Asked(o.read)
+		length, way, err := o.asker.Asked(o.read)
 		have := len(o.read)
 		switch {
 		case err != nil:
 			p.fail(err)
 			return
 		case length <= have:
-			p.reach(to, nil)
+			p.reach(way, nil)
 			return
 		case length > maxRequest:
 			p.fail(io.ErrUnexpectedEOF)
@@ -95,14 +94,14 @@ func (p *pair) askSecurely() {
 
 // reach begins to connect b. What a has said behind its request goes there at
 // once if it can: near by, a connect is done when it returns.
-func (p *pair) reach(to netip.AddrPort, early []byte) {
+func (p *pair) reach(way Way, early []byte) {
 	o := p.opening
-	o.stage, o.until = connecting, p.on().now.Add(o.within)
+	o.stage, o.until = connecting, p.on().now.Add(way.ConnectWithin)
 	talk := socket.Either
 	if len(early) > 0 {
 		talk = socket.Here
 	}
-	if !p.connect(to, talk) {
+	if !p.connect(way.To, talk) {
 		return
 	}
 	if err := socket.InlineUrgent(p.ends[B].fd); err != nil {

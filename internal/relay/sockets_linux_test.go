@@ -26,7 +26,7 @@ func TestSocketsOfASession(t *testing.T) {
 			return c.Forward(relay.Call{To: o.to, Hello: []byte(hello), ConnectWithin: deadline, AnswerWithin: deadline, Sockets: leads}, o, live)
 		}},
 		{"served", request, answer, func(c relay.Conn, o *opened, live *relay.Counters) relay.Session {
-			return c.Serve(relay.Terms{AskWithin: deadline, ConnectWithin: deadline, Sockets: leads}, o, live)
+			return c.Serve(relay.Terms{AskWithin: deadline, Sockets: leads}, o, live)
 		}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
