@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/netip"
 	"os"
 	"time"
@@ -27,6 +28,7 @@ type Handshake struct {
 	bound bool     // the first of them is the one that the link is bound to
 	link  *Link    // to the one that is being asked; nil before
 	said  bool     // it has answered
+	warm  bool     // Call has a warm one
 
 	settings *tls.Config // of TLS for the call; nil without
 	resumes  bool        // they are for a session that is resumed
@@ -54,6 +56,7 @@ type Call struct {
 	AnswerWithin  time.Duration // how long the answer may take from then on
 	Sockets       socket.Options
 	Secure        func(raw io.ReadWriter) *tls.Conn // makes TLS of the connection; nil for a plain one
+	Over          net.Conn                          // a connection that leads there already, the caller's; nil when there is none
 }
 
 // Call begins with the first proxy. It returns false when that takes more than
@@ -64,16 +67,27 @@ func (h *Handshake) Call(cut func()) (c Call, ok bool) {
 		return Call{}, false
 	}
 	p := h.rest[0]
+	c = Call{Hello: h.hello, ConnectWithin: Timeout, AnswerWithin: p.patience() + Timeout, Sockets: h.dialer.Sockets}
+	switch l := p.pool.take(); {
+	case l == nil:
+	case !l.tells(): // it has just ended
+		l.Close()
+	default:
+		h.rest = h.rest[1:]
+		h.dialer.wanted(p)
+		h.link, h.warm = l, true
+		c.Over = l.Take(cut)
+		return c, true
+	}
 	now := time.Now()
-	to := p.at(now)
-	if !to.IsValid() || h.dialer.Pool.Max > 0 && (p.pool.ready() || p.pool.unknown(now)) {
+	c.To = p.at(now)
+	if !c.To.IsValid() || h.dialer.Pool.Max > 0 && p.pool.unknown(now) {
 		return Call{}, false
 	}
 	h.rest = h.rest[1:]
 	h.dialer.wanted(p)
 	h.link, _ = h.dialer.newLink(p, nil) // fails for what is proved, later
 	h.link.begun, h.link.cut = now, cut
-	c = Call{To: to, Hello: h.hello, ConnectWithin: Timeout, AnswerWithin: p.patience() + Timeout, Sockets: h.dialer.Sockets}
 	if d := h.dialer; d.TLS != nil {
 		h.settings, h.resumes = d.TLS(p.Proxy, p.wasRefused())
 		c.Secure = func(raw io.ReadWriter) *tls.Conn {
@@ -109,6 +123,9 @@ func (h *Handshake) Answered(b []byte) (n int, err error) {
 		return 0, err
 	}
 	h.link.move(active)
+	if h.warm {
+		h.link.proxy.pool.used()
+	}
 	h.link.proxy.answered(ohrouter.ProxyUp)
 	return n, nil
 }
@@ -117,16 +134,22 @@ func (h *Handshake) Answered(b []byte) (n int, err error) {
 func (h *Handshake) Link() *Link { return h.link }
 
 // Failed notes that what Call asked for did not come about; gave tells that
-// payload was sent behind the hello. It returns nil when Dial may go on with
-// another proxy, else what Dial would return.
-func (h *Handshake) Failed(err error, gave bool) error {
-	p, bound, said := h.link.proxy, h.bound, h.said
-	if h.otherwise(err) {
+// payload was sent behind the hello, acked how many bytes the proxy's kernel has
+// taken of the connection, ever, 0 if that is not known. It returns nil when Dial
+// may go on, be it with another proxy, else what Dial would return.
+func (h *Handshake) Failed(err error, gave bool, acked uint64) error {
+	p, bound, said, otherwise := h.link.proxy, h.bound, h.said, h.otherwise(err)
+	err = h.dialer.explain(p, err)
+	died := h.warm && h.link.lost(said, gave, acked, err)
+	if h.warm = false; died {
+		p.pool.useless(err)
+	}
+	if died || otherwise {
 		h.link.Close()
-		h.link, h.rest = nil, append([]*proxy{p}, h.rest...)
+		h.link, h.said, h.rest = nil, false, append([]*proxy{p}, h.rest...)
 		return nil
 	}
-	again := h.failed(context.Background(), h.dialer.explain(p, err), gave)
+	again := h.failed(context.Background(), err, gave)
 	if !p.literal && !said && !gave { // its name may lead elsewhere by now: Dial asks
 		p.forget()
 		h.rest, h.bound, again = append([]*proxy{p}, h.rest...), bound, true
@@ -230,7 +253,7 @@ func (h *Handshake) dial(ctx context.Context, p *proxy) (l *Link, again bool) {
 		var err error
 		if h.said, err = l.handshake(ctx, h.hello, want); err == nil {
 			if warm {
-				p.pool.used(true)
+				p.pool.used()
 			}
 			if want.Early == nil && h.want.Early != nil && !h.want.Park {
 				_, _ = l.conn.Write(h.want.Early()) // the session finds out if it fails
@@ -239,14 +262,11 @@ func (h *Handshake) dial(ctx context.Context, p *proxy) (l *Link, again bool) {
 			return l, false
 		}
 		err = h.dialer.explain(p, err)
-		if !warm || ctx.Err() != nil || !l.lost(h.said, gave, err) {
+		if !warm || ctx.Err() != nil || !l.lost(h.said, gave, l.acknowledged(), err) {
 			return nil, h.failed(ctx, err, gave)
 		}
 		l.Close()
-		p.pool.used(false)
-		if isTimeout(err) {
-			p.pool.drop() // the others are on the same way to it
-		}
+		p.pool.useless(err)
 	}
 }
 

@@ -118,7 +118,7 @@ func TestWarmLinkDiesWithPayload(t *testing.T) {
 		warmed := n.put(t, 1)[0]
 		l, err := n.Dial(t.Context(), Want{Session: "s-1", Target: database, Early: ahead(early)})
 		switch {
-		case !warmed.heard():
+		case !warmed.heard(warmed.acknowledged()):
 			t.Error("it is not known that the proxy has got the commands")
 		case early == "" && err != nil:
 			t.Errorf("Dial = %v, want a fresh link: nothing was lost", err)
@@ -215,15 +215,15 @@ func TestLost(t *testing.T) {
 		{"closed from here", net.ErrClosed, false, false, false, false, false},
 	} {
 		l.acked = acked
-		if got := l.lost(tt.said, tt.gave, tt.err); got != tt.unheard {
+		if got := l.lost(tt.said, tt.gave, l.acknowledged(), tt.err); got != tt.unheard {
 			t.Errorf("%s, unheard: lost = %v, want %v", tt.name, got, tt.unheard)
 		}
 		l.acked = acked - 1
-		if got := l.lost(tt.said, tt.gave, tt.err); got != tt.heard {
+		if got := l.lost(tt.said, tt.gave, l.acknowledged(), tt.err); got != tt.heard {
 			t.Errorf("%s, heard: lost = %v, want %v", tt.name, got, tt.heard)
 		}
 		nobody := &Link{conn: &script{}}
-		if got := nobody.lost(tt.said, tt.gave, tt.err); got != tt.nobody {
+		if got := nobody.lost(tt.said, tt.gave, nobody.acknowledged(), tt.err); got != tt.nobody {
 			t.Errorf("%s, not known: lost = %v, want %v", tt.name, got, tt.nobody)
 		}
 	}

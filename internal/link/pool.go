@@ -158,18 +158,21 @@ func (p *pool) seen(stands bool, now time.Time) {
 	p.pause, p.next = 0, time.Time{}
 }
 
-// used notes whether a link that was taken was of use.
-func (p *pool) used(was bool) {
+// used notes that a link that was taken was of use.
+func (p *pool) used() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.seen(was, time.Now())
+	p.seen(true, time.Now())
 }
 
-// ready tells whether there is a warm link.
-func (p *pool) ready() bool {
+// useless notes why a link that was taken was of no use.
+func (p *pool) useless(why error) {
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	return len(p.links) > 0
+	p.seen(false, time.Now())
+	p.mu.Unlock()
+	if isTimeout(why) {
+		p.drop() // the others are on the same way
+	}
 }
 
 // take returns the oldest link that still stands, or nil.
@@ -360,12 +363,10 @@ func (l *Link) taken() {
 func (l *Link) tells() bool { return l.acked != 0 }
 
 // heard tells whether the proxy's kernel has taken anything that was said since
-// the link was warm, or whether that is not known. A proxy passes nothing on
-// before it has answered, and each answer acknowledges what it answers.
-func (l *Link) heard() bool {
-	n := l.acknowledged()
-	return n == 0 || n != l.acked
-}
+// the link was warm, when it has taken so much in all, or whether that is not
+// known. A proxy passes nothing on before it has answered, and each answer
+// acknowledges what it answers.
+func (l *Link) heard(acked uint64) bool { return acked == 0 || acked != l.acked }
 
 // acknowledged returns how many bytes the proxy's kernel has taken; 0 if that is
 // not known.
@@ -379,13 +380,13 @@ func (l *Link) acknowledged() uint64 {
 // lost tells whether a handshake on a warm link has failed because that had
 // died, so that a fresh one may say the same: when the proxy was draining, or
 // its end came before anything that was said, or at least before payload. A
-// proxy that is silent may yet have got it.
-func (l *Link) lost(said, gave bool, err error) bool {
+// proxy that is silent may yet have got it. acked is as [Handshake.Failed] has it.
+func (l *Link) lost(said, gave bool, acked uint64, err error) bool {
 	switch {
 	case said:
 		return ohrouter.CodeOf(err) == ohrouter.Draining
 	case hangsUp(err):
-		return !gave || !l.heard()
+		return !gave || !l.heard(acked)
 	}
-	return isTimeout(err) && !gave && !l.heard()
+	return isTimeout(err) && !gave && !l.heard(acked)
 }

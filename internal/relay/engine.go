@@ -155,6 +155,9 @@ type Call struct {
 	// Secure, if not nil, makes a client of TLS over raw, by a
 	// [socket.Transport]. Its handshake counts as connecting.
 	Secure func(raw io.ReadWriter) *tls.Conn
+	// Over, if not nil, is connected there already: TCP, or TLS over it. It is
+	// the engine's from here on.
+	Over net.Conn
 }
 
 // Terms are those on which requests are served.
@@ -171,6 +174,9 @@ type Failure struct {
 	Err  error  // wraps os.ErrDeadlineExceeded when time was up
 	Read []byte // what was taken from a, which does not have it any more
 	Said bool   // the other side was sent something, which may include Read
+	// Acked is how many bytes the other side's kernel has taken of its
+	// connection, ever; 0 when that is not known.
+	Acked uint64
 	// TLS is a's, if its handshake is complete. It goes on over the connection
 	// that a's TCP returns.
 	TLS *tls.Conn

@@ -11,10 +11,11 @@ import (
 	"github.com/ohrouter/oh-router/internal/socket"
 )
 
-// Forward connects a to another side, with TLS if so called, says hello there
-// and waits for the answer. Then it carries bytes between the two, until one of
-// them has ended, as [Engine.Start] does; those of live include what went right
-// behind the hello. It is to be called from where a was accepted.
+// Forward connects a to another side, with TLS if so called, or takes a connection
+// that leads there, says hello and waits for the answer. Then it carries bytes
+// between the two, until one of them has ended, as [Engine.Start] does; those of
+// live include what went right behind the hello. It is to be called from where a was
+// accepted.
 func (c Conn) Forward(call Call, s Answerer, live *Counters) Session {
 	l := c.raw.loop
 	p := l.newPair(c, s, live)
@@ -22,7 +23,8 @@ func (c Conn) Forward(call Call, s Answerer, live *Counters) Session {
 	o.answerer, o.hello, o.answerWithin, o.sockets, o.secure = s, call.Hello, call.AnswerWithin, call.Sockets, call.Secure
 	o.stage, o.until = connecting, l.now.Add(call.ConnectWithin)
 	switch {
-	case !p.connect(call.To, socket.Here):
+	case call.Over != nil && !p.take(call.Over):
+	case call.Over == nil && !p.connect(call.To, socket.Here):
 	case o.secure == nil:
 		p.sayHello()
 		p.watch()

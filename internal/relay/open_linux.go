@@ -2,8 +2,10 @@ package relay
 
 import (
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/netip"
 	"os"
 	"slices"
@@ -59,7 +61,29 @@ const (
 
 // connect begins to connect b.
 func (p *pair) connect(to netip.AddrPort, talk socket.Talk) bool {
-	fd, err := p.opening.sockets.Connect(to, talk)
+	return p.has(p.opening.sockets.Connect(to, talk))
+}
+
+// take makes b of a connection of Go's.
+func (p *pair) take(c net.Conn) bool {
+	tcp, secure := overTLS(c)
+	if tcp == nil {
+		_ = c.Close()
+		p.fail(fmt.Errorf("take %T to an event loop: %w", c, errors.ErrUnsupported))
+		return false
+	}
+	defer tcp.Close() // the duplicate lives on
+	if !p.has(socket.Descriptor(tcp)) {
+		return false
+	}
+	if secure != nil {
+		p.ends[B].wrap(secure)
+	}
+	return true
+}
+
+// has gives p its descriptor of b, if there is one.
+func (p *pair) has(fd int, err error) bool {
 	if err == nil && fd >= len(p.on().ends) {
 		socket.Close(fd)
 		err = os.NewSyscallError("socket", unix.EMFILE) // there is no place for it
@@ -235,6 +259,7 @@ func (p *pair) fail(err error) {
 	delete(l.losing, p) // it may be there when a registration has failed
 	l.leave(&p.ends[A])
 	if b := &p.ends[B]; b.fd >= 0 {
+		f.Acked = socket.AckedAt(b.fd)
 		l.leave(b)
 		socket.Close(b.fd)
 	}

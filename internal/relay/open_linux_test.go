@@ -21,8 +21,8 @@ import (
 // openers are the ways in which an engine opens a session by itself, by what its
 // connections are.
 var openers = map[string][]carrier{
-	"tcp,tcp":        {{"forwarded", true, forwarded}, {"served", true, served}},
-	"tcp,tls-client": {{"forwarded", true, forwardedSecurely}},
+	"tcp,tcp":        {{"forwarded", true, forwarded}, {"forwarded over", true, forwardedOver(tcpPair)}, {"served", true, served}},
+	"tcp,tls-client": {{"forwarded", true, forwardedSecurely}, {"forwarded over", true, forwardedOver(tlsClientPair)}},
 	"tls-server,tcp": {{"served", true, servedSecurely}},
 }
 
@@ -185,6 +185,24 @@ func forwarded(t testing.TB, f *fixture) {
 	say(t, far, answer)
 	f.far[1] = far
 	o.follow(t, f, <-session)
+}
+
+func tlsClientPair(t testing.TB) (near, far net.Conn) { return tlsPair(t, certificate(t), false) }
+
+// forwardedOver opens sessions over connections that lead to their other sides
+// already.
+func forwardedOver(pair func(t testing.TB) (near, far net.Conn)) func(t testing.TB, f *fixture) {
+	return func(t testing.TB, f *fixture) {
+		o, session := newOpened(netip.AddrPort{}), make(chan relay.Session, 1)
+		over, far := pair(t)
+		addr, _ := accepting(t, relay.Accept{Accepted: func(c relay.Conn) {
+			session <- c.Forward(relay.Call{Over: over, Hello: []byte(hello), AnswerWithin: deadline}, o, &f.live)
+		}})
+		f.far[0], f.far[1] = dial(t, addr), far
+		expect(t, far, hello)
+		say(t, far, answer)
+		o.follow(t, f, <-session)
+	}
 }
 
 func served(t testing.TB, f *fixture) {
@@ -401,6 +419,46 @@ func TestOpeningsThatFail(t *testing.T) {
 			say(t, a, "it still works")
 			expect(t, near, "it still works")
 		})
+	}
+}
+
+// TestFailureTellsWhatWasTaken has the other side end before it has heard
+// anything, or behind that.
+func TestFailureTellsWhatWasTaken(t *testing.T) {
+	for _, heard := range []bool{false, true} {
+		over, far := tcpPair(t)
+		say(t, over, "before")
+		expect(t, far, "before")
+		say(t, far, "yes") // which acknowledges it
+		expect(t, over, "yes")
+		acked := socket.Acked(over.(*net.TCPConn))
+		if !heard {
+			socket.Abort(far.(*net.TCPConn))
+		}
+		o := newOpened(netip.AddrPort{})
+		addr, _ := accepting(t, relay.Accept{Accepted: func(c relay.Conn) {
+			c.Forward(relay.Call{Over: over, Hello: []byte(hello), AnswerWithin: deadline}, o, new(relay.Counters))
+		}})
+		near := dial(t, addr)
+		if heard {
+			expect(t, far, hello)
+			far.Close()
+		}
+		select {
+		case f := <-o.failures:
+			if f.Acked == 0 || (f.Acked != acked) != heard {
+				t.Errorf("%d bytes were taken, before it %d; heard %v", f.Acked, acked, heard)
+			}
+		case <-time.After(deadline):
+			t.Fatal("the opening does not fail")
+		}
+		a, err := o.givenUp.TCP()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer a.Close()
+		say(t, near, "it still works")
+		expect(t, a, "it still works")
 	}
 }
 

@@ -45,6 +45,11 @@ func TestCallThatIsRefused(t *testing.T) {
 	if e := f.Usage("b-1").LastError; e == nil || e.Code != ohrouter.TargetRefused || e.Message != "refused" || e.At.Before(begin) {
 		t.Errorf("LastError = %+v, want target_refused, refused", e)
 	}
+	f.linker.mu.Lock()
+	defer f.linker.mu.Unlock()
+	if f.linker.acked == 0 {
+		t.Error("nobody was told that the other side has taken the call's hello")
+	}
 }
 
 func TestDialAfterACallThatFailed(t *testing.T) {

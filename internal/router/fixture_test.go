@@ -59,6 +59,7 @@ type direct struct {
 	mu    sync.Mutex // guards what follows
 	links []*directLink
 	wants []router.Want
+	acked uint64 // what the latest call that has failed was told
 }
 
 // directHandshake is the making of a direct's link.
@@ -99,8 +100,11 @@ func (h *directHandshake) Answered(b []byte) (n int, err error) {
 
 func (h *directHandshake) Link() router.Link { return h.link }
 
-func (h *directHandshake) Failed(err error, gave bool) error {
+func (h *directHandshake) Failed(err error, gave bool, acked uint64) error {
 	h.link.Close()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.acked = acked
 	if string(h.want.Proxy) == elsewhere && !gave {
 		return nil
 	}
@@ -144,6 +148,7 @@ func (d *direct) made(l *directLink) {
 // "connected" or anything else.
 func openGate(t testing.TB) netip.AddrPort {
 	var wg sync.WaitGroup
+	t.Cleanup(wg.Wait) // behind serve's, when no more come
 	at := serve(t, func(c *net.TCPConn) {
 		wg.Go(func() {
 			var line []byte
@@ -165,7 +170,6 @@ func openGate(t testing.TB) netip.AddrPort {
 			relay.Pipe(c, target, new(relay.Counters))
 		})
 	})
-	t.Cleanup(wg.Wait)
 	return netip.MustParseAddrPort(at.String())
 }
 

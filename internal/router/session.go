@@ -53,10 +53,11 @@ type Handshake interface {
 	Answered(b []byte) (n int, err error)
 	// Link returns the link when Answered has read an answer.
 	Link() Link
-	// Failed is told why Call did not succeed, and whether the client's first
-	// bytes were sent. It returns nil when Dial may go on, else why there is no
-	// link.
-	Failed(err error, gave bool) error
+	// Failed is told why Call did not succeed, whether the client's first bytes
+	// were sent, and how many bytes in all the proxy's kernel has taken, as
+	// [relay.Failure] has it. It returns nil when Dial may go on, else why there is
+	// no link.
+	Failed(err error, gave bool, acked uint64) error
 	// Dial returns a link whose target is connected. ctx bounds the call, not
 	// the link. Errors have the code that says why there is none.
 	Dial(ctx context.Context) (Link, error)
@@ -167,7 +168,7 @@ func (s *session) Failed(client relay.Conn, f relay.Failure) {
 	r.mu.Lock()
 	s.calling, s.carried = false, nil // a cut is for who dials now
 	r.mu.Unlock()
-	if err := s.handshake.Failed(f.Err, f.Said && len(f.Read) > 0); err != nil {
+	if err := s.handshake.Failed(f.Err, f.Said && len(f.Read) > 0, f.Acked); err != nil {
 		client.Abort()
 		s.finish(s.failed(err), err)
 		return

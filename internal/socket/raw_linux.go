@@ -128,6 +128,15 @@ func (o Options) setCongestion(fd int) error {
 	return setOptionBytes(fd, unix.IPPROTO_TCP, unix.TCP_CONGESTION, unsafe.Pointer(unsafe.StringData(o.Congestion)), uintptr(len(o.Congestion)))
 }
 
+// AckedAt is [Acked] of a descriptor.
+func AckedAt(fd int) uint64 {
+	info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
+	if err != nil {
+		return 0
+	}
+	return info.Bytes_acked
+}
+
 // Settle lets a dead peer be noticed as [Options.DeadAfter] says.
 func (o Options) Settle(fd int) error {
 	k := o.keepAlive()

@@ -75,11 +75,7 @@ func Acked(c *net.TCPConn) (n uint64) {
 	if err != nil {
 		return 0
 	}
-	_ = rc.Control(func(fd uintptr) { // fails only on a closed connection
-		if ti, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO); err == nil {
-			n = ti.Bytes_acked
-		}
-	})
+	_ = rc.Control(func(fd uintptr) { n = AckedAt(int(fd)) }) // fails only on a closed connection
 	return n
 }
 
