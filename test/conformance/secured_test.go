@@ -40,6 +40,9 @@ var overTLS = map[string]func(*testing.T){
 	"StoppedProxy":                    TestStoppedProxy,
 	"TargetGoesAndComes":              TestTargetGoesAndComes,
 
+	"FarSessions":        TestFarSessions,
+	"FarProxyComesAgain": TestFarProxyComesAgain,
+
 	"BackPressure":           TestBackPressure,
 	"SlowReaderDelaysNobody": TestSlowReaderDelaysNobody,
 	"MixedEndsLeaveNothing":  TestMixedEndsLeaveNothing,

@@ -7,14 +7,16 @@ import (
 	"net/http"
 	"os/exec"
 	"testing"
+	"time"
 )
 
 // flags are what a test adds to the command lines of a stack.
 type flags struct {
 	router, proxy []string
-	ports         int      // size of the range; 0 is 8
-	secured       bool     // certificates, as two machines have them
-	proxies       []string // what the router dials in place of a proxy of the stack's own
+	ports         int           // size of the range; 0 is 8
+	secured       bool          // certificates, as two machines have them
+	proxies       []string      // what the router dials in place of a proxy of the stack's own
+	roundTrip     time.Duration // between router and proxy; 0 as short as can be
 }
 
 // stack is a router and the proxy it dials, each a process of its own.
@@ -56,7 +58,11 @@ func start(t testing.TB, f flags) *stack {
 		s.routerFlags = append(s.routerFlags, "--proxy", proxy)
 	}
 	if f.proxies == nil {
-		s.routerFlags = append(s.routerFlags, "--proxy", s.link)
+		at := s.link
+		if f.roundTrip > 0 {
+			at = distant(t, s.link, f.roundTrip)
+		}
+		s.routerFlags = append(s.routerFlags, "--proxy", at)
 		s.startProxy(t)
 	}
 	s.startRouter(t)
