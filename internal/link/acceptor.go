@@ -70,6 +70,7 @@ type Begun struct {
 	Conn net.Conn // a [*tls.Conn] when it has proved who its peer is
 	Read []byte   // what its peer has said
 	Err  error    // why it has not, if that has failed
+	Warm *Request // of [Acceptor.Warm], if its peer was told so
 }
 
 // Accept reads a ConnectCommand from conn and, unless the link is to be
@@ -85,9 +86,13 @@ func (a *Acceptor) Accept(ctx context.Context, conn net.Conn) (*Request, error) 
 // AcceptWarm does what Accept does. It calls warm when the link is to wait for
 // its ConnectCommand: its peer has done its part, and now takes its time.
 func (a *Acceptor) AcceptWarm(ctx context.Context, link Begun, warm func()) (*Request, error) {
-	r := &Request{acceptor: a, conn: link.Conn, warm: warm}
-	a.States.begin()
-	err := r.begin(ctx, link)
+	r := link.Warm
+	if r == nil {
+		r = &Request{acceptor: a}
+		a.States.begin()
+	}
+	r.conn = link.Conn
+	err := r.begin(ctx, link, warm)
 	if err != nil {
 		r.Close()
 		return nil, a.Refused(ctx, err)
@@ -96,7 +101,7 @@ func (a *Acceptor) AcceptWarm(ctx context.Context, link Begun, warm func()) (*Re
 }
 
 // begin proves who both are, if links use TLS, and reads the request.
-func (r *Request) begin(ctx context.Context, link Begun) error {
+func (r *Request) begin(ctx context.Context, link Begun, warm func()) error {
 	until := time.Now().Add(r.acceptor.timeout())
 	if link.Err != nil {
 		return r.unproved(ctx, link.Err, until)
@@ -106,15 +111,21 @@ func (r *Request) begin(ctx context.Context, link Begun) error {
 			return err
 		}
 	}
-	warms, err := r.receive(ctx, io.MultiReader(bytes.NewReader(link.Read), r.conn), until, typeConnect, typeWarm)
-	if err != nil || !warms {
-		return err
+	from := io.MultiReader(bytes.NewReader(link.Read), r.conn)
+	if link.Warm == nil {
+		warms, err := r.receive(ctx, from, until, typeConnect, typeWarm)
+		if err != nil || !warms {
+			return err
+		}
+		if err := r.wait(ctx, warm); err != nil {
+			return err
+		}
 	}
-	first, err := r.wait(ctx)
+	first, err := r.next(ctx, from)
 	if err != nil {
 		return err
 	}
-	_, err = r.receive(ctx, io.MultiReader(bytes.NewReader(first), r.conn), time.Now().Add(Timeout), typeConnect)
+	_, err = r.receive(ctx, io.MultiReader(bytes.NewReader(first), from), time.Now().Add(Timeout), typeConnect)
 	return err
 }
 
@@ -175,31 +186,48 @@ func (r *Request) receive(ctx context.Context, from io.Reader, until time.Time, 
 // errDrained is why a warm link ends early. It is no error of the peer.
 var errDrained = fmt.Errorf("the proxy is shutting down: %w", io.EOF)
 
-// wait answers a WarmCommand and waits for the ConnectCommand, whose first byte
-// it returns. It fails when ctx ends, when time is up, and when the proxy
-// drains, which the router is told.
-func (r *Request) wait(ctx context.Context) (first []byte, err error) {
+// wait answers a WarmCommand. It fails when there are too many warm links, and
+// when the proxy drains, which the router is told.
+func (r *Request) wait(ctx context.Context, warm func()) error {
 	if r.acceptor.draining() {
-		return nil, errors.Join(errDrained, r.refuse(typeReady, &warmResponse{Code: ohrouter.Draining, Message: shuttingDown, Patience: r.acceptor.patience()}))
+		return errors.Join(errDrained, r.refuse(typeReady, &warmResponse{Code: ohrouter.Draining, Message: shuttingDown, Patience: r.acceptor.patience()}))
 	}
-	release, err := r.acceptor.park(r.conn.RemoteAddr())
-	if err != nil {
-		return nil, errors.Join(err, r.refuse(typeReady, &warmResponse{Code: ohrouter.CodeOf(err), Message: ohrouter.Message(err), Patience: r.acceptor.patience()}))
+	if err := r.warms(gate.AddrOf(r.conn.RemoteAddr())); err != nil {
+		return errors.Join(err, r.refuse(typeReady, &warmResponse{Code: ohrouter.CodeOf(err), Message: ohrouter.Message(err), Patience: r.acceptor.patience()}))
 	}
-	defer release()
-	r.move(warm)
-	if r.warm != nil {
-		r.warm()
+	if warm != nil {
+		warm()
 	}
-	err = within(ctx, r.conn, Timeout, func() error {
+	return within(ctx, r.conn, Timeout, func() error {
 		return r.send(typeReady, &warmResponse{Patience: r.acceptor.patience()})
 	})
-	if err != nil {
-		return nil, err
+}
+
+// warms counts the link among the warm ones of a source, up to the cap.
+func (r *Request) warms(source netip.Addr) error {
+	release, err := r.acceptor.park(source)
+	if err == nil {
+		r.release.Store(&release)
+		r.move(warm)
 	}
+	return err
+}
+
+// asks gives back what the link has cost while it was warm.
+func (r *Request) asks() {
+	if release := r.release.Swap(nil); release != nil {
+		(*release)()
+	}
+}
+
+// next waits for the ConnectCommand on a warm link, whose first byte it returns.
+// It fails when ctx ends, when time is up, and when the proxy drains, which the
+// router is told.
+func (r *Request) next(ctx context.Context, from io.Reader) (first []byte, err error) {
+	defer r.asks()
 	first = make([]byte, 1)
 	err = r.interruptible(ctx, func() error {
-		_, err := io.ReadFull(r.conn, first)
+		_, err := io.ReadFull(from, first)
 		return err
 	})
 	switch {
@@ -262,16 +290,42 @@ func (r *Request) take(m connectCommand) error {
 	return nil
 }
 
-// ErrNotPipelined is a request that Accept has to read: one to park, one of a
-// warm link, or one that breaks the protocol.
+// ErrNotPipelined is a request that AcceptWarm has to read: one to park, one that
+// breaks the protocol, or one for a warm link that is refused.
 var ErrNotPipelined = errors.New("the request is not a pipelined one")
 
-// Pipelined reads a ConnectCommand and the AckCommand behind it from what a
-// router has sent so far, for whoever does the I/O by himself. It returns their
-// length, as far as that shows: as long as it is more than there is, there is no
-// request. Answer has what is to be sent when the target is connected; then the
-// session stands. The error is [ErrNotPipelined].
-func (a *Acceptor) Pipelined(b []byte) (r *Request, n int, err error) {
+// NextWithin is how long a warm link may wait for its ConnectCommand.
+const NextWithin = ackTimeout
+
+// Warm reads a WarmCommand from what a router has sent so far, for whoever does
+// the I/O by himself. It returns its length, as far as that shows: as long as it
+// is more than there is, there is no request. ready is the answer; what comes
+// next, within [NextWithin], is for Pipelined. from is the router's address. The
+// error is [ErrNotPipelined].
+func (a *Acceptor) Warm(b []byte, from netip.Addr) (r *Request, n int, ready []byte, err error) {
+	if n, err = frames.length(b, typeWarm); err != nil || a.draining() {
+		return nil, 0, nil, ErrNotPipelined
+	}
+	if n > len(b) {
+		return nil, n, nil, nil
+	}
+	ready, err = frames.append(nil, typeReady, &warmResponse{Patience: a.patience()})
+	if err != nil || frames.decode(typeWarm, b[headerSize:n], &warmCommand{}) != nil {
+		return nil, 0, nil, ErrNotPipelined
+	}
+	r = &Request{acceptor: a}
+	a.States.begin()
+	if r.warms(from) != nil {
+		r.Close()
+		return nil, 0, nil, ErrNotPipelined
+	}
+	return r, n, ready, nil
+}
+
+// Pipelined reads a ConnectCommand and the AckCommand behind it, as Warm does its
+// command. warm is the request of that, or nil. Answer has what is to be sent when
+// the target is connected; then the session stands.
+func (a *Acceptor) Pipelined(b []byte, warm *Request) (r *Request, n int, err error) {
 	var m connectCommand
 	if n, err = frames.length(b, typeConnect); err != nil {
 		return nil, 0, ErrNotPipelined
@@ -294,11 +348,15 @@ func (a *Acceptor) Pipelined(b []byte) (r *Request, n int, err error) {
 	if frames.decode(typeAck, b[n-ack+headerSize:n], &ackCommand{}) != nil {
 		return nil, 0, ErrNotPipelined
 	}
-	r = &Request{acceptor: a}
+	if r = warm; r == nil {
+		r = &Request{acceptor: a}
+	}
 	if err := r.take(m); err != nil {
 		return nil, 0, ErrNotPipelined
 	}
-	a.States.begin()
+	if r.asks(); warm == nil {
+		a.States.begin()
+	}
 	return r, n, nil
 }
 
@@ -321,8 +379,7 @@ func (a *Acceptor) Refused(ctx context.Context, err error) error {
 }
 
 // park counts a warm or parked link of a source, up to the cap.
-func (a *Acceptor) park(source net.Addr) (release func(), err error) {
-	addr := gate.AddrOf(source)
+func (a *Acceptor) park(addr netip.Addr) (release func(), err error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.parked[addr] >= maxPerSource {

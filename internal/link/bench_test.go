@@ -36,7 +36,7 @@ func BenchmarkHandshake(b *testing.B) {
 		}
 		b.ReportAllocs()
 		for b.Loop() {
-			r, _, err := a.Pipelined(commands)
+			r, _, err := a.Pipelined(commands, nil)
 			if err != nil {
 				b.Fatal(err)
 			}

@@ -11,10 +11,12 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
 	ohrouter "github.com/ohrouter/oh-router"
+	"github.com/ohrouter/oh-router/internal/gate"
 	"github.com/ohrouter/oh-router/internal/socket"
 )
 
@@ -27,8 +29,8 @@ type Request struct {
 	acceptor *Acceptor
 	asked    time.Time
 	conn     net.Conn // nil when somebody else has the connection
-	warm     func()   // of AcceptWarm, or nil
 	place    place
+	release  atomic.Pointer[func()] // gives back what a warm link costs; nil once that is done
 
 	mu       sync.Mutex // guards what follows; held while the answer is sent and the AckCommand read
 	answered bool
@@ -80,7 +82,7 @@ func (r *Request) Accept(ctx context.Context, resolved netip.AddrPort) (net.Conn
 
 func (r *Request) accept(ctx context.Context, resolved netip.AddrPort) error {
 	if r.Parked {
-		release, err := r.acceptor.park(r.conn.RemoteAddr())
+		release, err := r.acceptor.park(gate.AddrOf(r.conn.RemoteAddr()))
 		if err != nil {
 			return errors.Join(err, r.Reject(ohrouter.CodeOf(err), ohrouter.Message(err)))
 		}
@@ -215,7 +217,10 @@ func (r *Request) send(t frameType, message any) error {
 
 // Close closes the connection, whatever it is doing. It is idempotent.
 func (r *Request) Close() {
-	if r.move(closed) && r.conn != nil {
-		closeTCP(r.conn) // the session is over: nothing left to tell anybody
+	if r.move(closed) {
+		r.asks()
+		if r.conn != nil {
+			closeTCP(r.conn) // the session is over: nothing left to tell anybody
+		}
 	}
 }

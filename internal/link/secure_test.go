@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"net"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -77,6 +78,52 @@ func TestPlainAndSecureDoNotMix(t *testing.T) {
 	}
 }
 
+func TestWarmBesideALoop(t *testing.T) {
+	states := newStates()
+	here, drained := netip.IPv6Loopback(), make(chan struct{})
+	close(drained)
+	crowd := make(map[netip.Addr]int)
+	crowd[here] = maxPerSource
+	warm := encode(t, typeWarm, warmCommand{})
+	for _, tt := range []struct {
+		name string
+		a    *Acceptor
+		sent []byte
+		n    int
+		err  error
+	}{
+		{"warm", &Acceptor{}, warm, len(warm), nil},
+		{"a command behind it", &Acceptor{}, append(slices.Clone(warm), connectFrame(t, false)...), len(warm), nil},
+		{"nothing", &Acceptor{}, nil, headerSize, nil},
+		{"not complete", &Acceptor{}, warm[:len(warm)-1], len(warm), nil},
+		{"not a map", &Acceptor{}, []byte{Version, byte(typeWarm), 0, 1, 0xf6}, 0, ErrNotPipelined},
+		{"another frame", &Acceptor{}, connectFrame(t, false), 0, ErrNotPipelined},
+		{"too many", &Acceptor{parked: crowd}, warm, 0, ErrNotPipelined},
+		{"draining", &Acceptor{Draining: drained}, warm, 0, ErrNotPipelined},
+	} {
+		tt.a.States, tt.a.Patience = states.States, time.Second
+		r, n, ready, err := tt.a.Warm(tt.sent, here)
+		if n != tt.n || !errors.Is(err, tt.err) || (r != nil) != (err == nil && n <= len(tt.sent)) {
+			t.Errorf("%s: Warm = %v, %d, %v; want %d, %v", tt.name, r, n, err, tt.n, tt.err)
+		}
+		if r != nil {
+			var m warmResponse
+			if _, err := frames.take(ready, typeReady, &m); err != nil || m.Code != "" || m.Patience != 1000 {
+				t.Errorf("%s: answer %+v, %v", tt.name, m, err)
+			}
+			if got := states.now(t)["warm"]; got != 1 || tt.a.parked[here] != 1 {
+				t.Errorf("%s: %v warm links, %d of the source", tt.name, got, tt.a.parked[here])
+			}
+			r.Close()
+			r.Close()
+		}
+		states.gone(t)
+		if left := tt.a.parked[here]; left != 0 && left != maxPerSource {
+			t.Errorf("%s: %d links of the source are left", tt.name, left)
+		}
+	}
+}
+
 func TestPipelined(t *testing.T) {
 	states := newStates()
 	want := Want{Session: "s-1", Target: database}
@@ -108,10 +155,20 @@ func TestPipelined(t *testing.T) {
 		{"host in upper case, complete", &Acceptor{}, append(slices.Clone(upper), frames.ack...), 0, ErrNotPipelined},
 	} {
 		tt.a.States = states.States
-		r, n, err := tt.a.Pipelined(tt.sent)
+		r, n, err := tt.a.Pipelined(tt.sent, nil)
 		if n != tt.n || !errors.Is(err, tt.err) || (r != nil) != (err == nil && n <= len(tt.sent)) {
 			t.Errorf("%s: Pipelined = %v, %d, %v; want %d, %v", tt.name, r, n, err, tt.n, tt.err)
 		}
+		here := netip.IPv6Loopback()
+		warm, _, _, _ := tt.a.Warm(encode(t, typeWarm, warmCommand{}), here)
+		again, m, werr := tt.a.Pipelined(tt.sent, warm)
+		if m != n || !errors.Is(werr, tt.err) || (again == warm) != (r != nil) {
+			t.Errorf("%s: Pipelined on a warm link = %v, %d, %v; want as on another", tt.name, again, m, werr)
+		}
+		if waits := tt.a.parked[here] == 1; waits == (r != nil) {
+			t.Errorf("%s: the link is among those that wait: %v", tt.name, waits)
+		}
+		warm.Close()
 		if r != nil {
 			states.want(t, 1, 0, 0)
 			var m connectResponse

@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"io"
 	"net"
+	"net/netip"
 	"strings"
 	"sync"
 	"testing"
@@ -284,7 +285,7 @@ func TestParkedCap(t *testing.T) {
 	var release func()
 	for range maxPerSource { // as if that many were parked
 		var err error
-		if release, err = a.park(&net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 1}); err != nil {
+		if release, err = a.park(netip.MustParseAddr("127.0.0.1")); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -293,7 +294,7 @@ func TestParkedCap(t *testing.T) {
 	if got := ohrouter.CodeOf(err); got != ohrouter.QuotaExceeded {
 		t.Errorf("Dial above the cap = %v (%s), want %s", err, got, ohrouter.QuotaExceeded)
 	}
-	if _, err := a.park(&net.TCPAddr{IP: net.IPv4(127, 0, 0, 2), Port: 1}); err != nil {
+	if _, err := a.park(netip.MustParseAddr("127.0.0.2")); err != nil {
 		t.Errorf("another source: %v", err)
 	}
 	if l, err := d.Dial(t.Context(), Want{Target: database}); err != nil {

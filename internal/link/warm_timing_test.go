@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"net"
+	"net/netip"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -189,11 +190,10 @@ func TestWarmCap(t *testing.T) {
 	f := newFar(t, nil)
 	n := newNear(t, nil, Pool{Max: 8}, f.Proxy)
 	n.put(t, 2)
-	source := &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 1}
 	var release func()
 	for range maxPerSource - 2 { // as if that many waited, too
 		var err error
-		if release, err = f.park(source); err != nil {
+		if release, err = f.park(netip.MustParseAddr("127.0.0.1")); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -14,6 +14,16 @@ func (p *Proxy) heard(s *session) {
 	p.crowd.Leave(&s.place)
 }
 
+// waits notes that a loop has a warm link, of which a drain is to tell it. It
+// returns false when that has begun.
+func (p *Proxy) waits(s *session) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.crowd.Leave(&s.place)
+	s.warm = !p.draining
+	return s.warm
+}
+
 // warnEvery is how often the log tells of a crowd.
 const warnEvery = time.Minute
 

@@ -165,8 +165,13 @@ func (p *Proxy) Shutdown(ctx context.Context) {
 		close(p.idle)
 	}
 	p.draining = true
+	for s := range p.links {
+		if loop, ok := s.carried.(relay.Served); ok && s.warm && !s.begun {
+			loop.GiveBack(errElsewhere)
+		}
+	}
 	p.mu.Unlock()
-	p.drain() // parked links: their clients have not come
+	p.drain() // warm and parked links: their clients have not come
 	select {
 	case <-p.idle:
 	case <-ctx.Done():

@@ -27,7 +27,7 @@ import (
 type session struct {
 	proxy  *Proxy
 	router netip.AddrPort
-	req    *link.Request // nil until the ConnectCommand is read
+	req    *link.Request // nil until the ConnectCommand is read, or the link is warm
 	start  time.Time
 	dialed time.Duration // how long after start the loop began to connect
 
@@ -40,6 +40,7 @@ type session struct {
 	place   gate.Member[*session] // until it has said what it wants
 	why     ohrouter.Outcome      // of being cut, be it before there was anything to cut; "" while nobody has
 	opened  bool                  // in the audit log
+	warm    bool                  // a loop has told the router that the link is; req is there
 	begun   bool                  // its end is waited for by a drain
 	onLoop  bool                  // a loop opens it
 	carried relay.Session         // who has it: nobody yet, a loop, a goroutine (serving), the relay
@@ -89,11 +90,14 @@ func (p *Proxy) accepted(c relay.Conn) {
 		return // a goroutine has the link, or it has ended
 	}
 	s.carried = carried
-	if p.stopped || s.why != "" {
+	switch {
+	case p.stopped || s.why != "":
 		carried.Cut()
-	}
-	if !s.begun {
+	case s.begun:
+	case !s.warm:
 		p.wait(s)
+	case p.draining:
+		carried.GiveBack(errElsewhere)
 	}
 }
 
@@ -111,11 +115,13 @@ func (s *session) Secured(peer tls.ConnectionState) error {
 // Asked reads what the router asks for.
 func (s *session) Asked(b []byte) (n int, leads relay.Way, err error) {
 	p := s.proxy
-	req, n, err := p.acceptor.Pipelined(b)
-	if err != nil {
+	req, n, err := p.acceptor.Pipelined(b, s.req)
+	switch {
+	case err != nil && s.req == nil:
+		return s.asksToWait(b)
+	case err != nil:
 		return 0, leads, errElsewhere
-	}
-	if req == nil {
+	case req == nil:
 		return n, leads, nil
 	}
 	leads = relay.Way{To: literal(req.Target), ConnectWithin: p.cfg.DialTimeout}
@@ -125,12 +131,27 @@ func (s *session) Asked(b []byte) (n int, leads relay.Way, err error) {
 	w := way{leads.To, p.allow.Load()}
 	s.req = req // before begin: SetAllow may look from then on
 	if !w.at.IsValid() || !w.allow.Permits(req.Target, w.at.Addr()) || p.mayBeOwn(w.at) || !p.begin(s, w) {
-		s.req = nil
-		req.Close()
 		return 0, relay.Way{}, errElsewhere
 	}
 	s.dialed = time.Since(s.start)
 	return n, leads, nil
+}
+
+// asksToWait reads a request to keep the link warm.
+func (s *session) asksToWait(b []byte) (n int, way relay.Way, err error) {
+	p := s.proxy
+	req, n, ready, err := p.acceptor.Warm(b, s.router.Addr())
+	switch {
+	case err != nil:
+		return 0, way, errElsewhere
+	case req == nil:
+		return n, way, nil
+	case !p.waits(s):
+		req.Close()
+		return 0, way, errElsewhere
+	}
+	s.req = req
+	return n, relay.Way{Reply: ready, NextWithin: link.NextWithin}, nil
 }
 
 // Connected answers the router.
@@ -149,24 +170,31 @@ func literal(t ohrouter.Target) netip.AddrPort { return netip.AddrPortFrom(t.Add
 func (s *session) Failed(c relay.Conn, f relay.Failure) {
 	p := s.proxy
 	p.mu.Lock()
+	leads := s.at.IsValid()
 	s.onLoop, s.carried, s.at = false, nil, netip.AddrPort{}
 	p.mu.Unlock()
 	var notConnected error
 	switch {
-	case s.req != nil:
+	case leads:
 		if at := literal(s.req.Target); at.IsValid() {
 			p.dialSeconds.Observe((time.Since(s.start) - s.dialed).Seconds())
 			notConnected = p.dialError(s.req.Target, at, f.Err)
 		} else {
 			p.known.forget(s.req.Target) // it is looked up anew
 		}
-		s.req.Close()
-		s.req = nil
 	case isTimeout(f.Err):
+		err := p.acceptor.Refused(p.ctx, f.Err)
+		if errors.Is(f.Err, relay.ErrNotAsked) {
+			err = io.EOF // the link was not needed
+		}
 		c.Abort()
-		p.wg.Go(func() { s.refused(p.acceptor.Refused(p.ctx, f.Err)) }) // a log may be slow, and this is a loop
+		p.wg.Go(func() { s.refused(err) }) // a log may be slow, and this is a loop
 		s.end()
 		return
+	}
+	if s.req != nil && !s.warm {
+		s.req.Close()
+		s.req = nil
 	}
 	s.take(c, f, notConnected)
 }
@@ -187,10 +215,10 @@ func (s *session) take(c relay.Conn, f relay.Failure, notConnected error) {
 	if p.stopped || s.why != "" {
 		s.carried.Cut()
 	}
-	if !s.begun {
+	if !s.begun && !s.warm {
 		p.wait(s)
 	}
-	begun := link.Begun{Conn: conn}
+	begun := link.Begun{Conn: conn, Warm: s.req}
 	switch {
 	case f.TLS != nil:
 		begun.Conn, begun.Read = f.TLS, f.Read
@@ -253,7 +281,7 @@ func (s *session) logRefused(err error) {
 // log returns a logger that names the session.
 func (s *session) log() *slog.Logger {
 	log := s.proxy.cfg.Log.With("router", s.router.String())
-	if s.req == nil {
+	if !s.asked() {
 		return log
 	}
 	return log.With("session", s.req.Session, "target", s.req.Target.String())
@@ -316,8 +344,11 @@ func (s *session) Ended(end relay.End) {
 	s.end()
 }
 
+// asked tells whether the ConnectCommand is read.
+func (s *session) asked() bool { return s.req != nil && s.req.Target.Port != 0 }
+
 func (s *session) logEnd(end relay.End) {
-	if s.req == nil {
+	if !s.asked() {
 		s.log().Debug("link closed before it began")
 		return
 	}

@@ -2,9 +2,11 @@ package relay
 
 import (
 	"crypto/tls"
+	"fmt"
 	"io"
 	"net"
 	"net/netip"
+	"os"
 	"sync"
 	"time"
 
@@ -50,6 +52,14 @@ func (e *Engine) Descriptors() int { return e.loops.descriptors() }
 type Session interface {
 	// Cut resets both connections. It may be called at any time.
 	Cut()
+}
+
+// Served is a session of [Conn.Serve].
+type Served interface {
+	Session
+	// GiveBack has the opening fail with err, unless the request is there as a
+	// whole. It may be called at any time.
+	GiveBack(err error)
 }
 
 // piped is a session that Pipe carries.
@@ -195,7 +205,17 @@ type Answerer interface {
 type Way struct {
 	To            netip.AddrPort
 	ConnectWithin time.Duration // how long connecting may take
+
+	// Reply, if not nil, is the whole answer to the request, which leads nowhere:
+	// another one is to come. That has to begin within NextWithin, or the opening
+	// fails with [ErrNotAsked], and then to be there within [Terms.AskWithin].
+	Reply      []byte
+	NextWithin time.Duration
 }
+
+// ErrNotAsked is why there is no session of who was to ask for one once more. It
+// wraps [os.ErrDeadlineExceeded].
+var ErrNotAsked = fmt.Errorf("no other request has come: %w", os.ErrDeadlineExceeded)
 
 // Asker is the [Opening] of [Conn.Serve].
 type Asker interface {

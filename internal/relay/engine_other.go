@@ -37,4 +37,4 @@ func (rawConn) local() netip.AddrPort       { return netip.AddrPort{} }
 func (Conn) Forward(Call, Answerer, *Counters) Session { panic("no event loop") }
 
 // Serve is not possible on this system, see [Conn.OnLoop].
-func (Conn) Serve(Terms, Asker, *Counters) Session { panic("no event loop") }
+func (Conn) Serve(Terms, Asker, *Counters) Served { panic("no event loop") }

@@ -120,6 +120,15 @@ type rawSession struct{ *pair }
 // Cut has the loop cut it.
 func (s rawSession) Cut() { s.order(s.cut) }
 
+// GiveBack has the loop give a back.
+func (s rawSession) GiveBack(err error) {
+	s.order(func() {
+		if s.opening != nil && s.opening.stage == asking {
+			s.fail(err)
+		}
+	})
+}
+
 // order has the pair's goroutine call f, unless the session has ended.
 func (s rawSession) order(f func()) {
 	l := s.on()

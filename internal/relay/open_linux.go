@@ -25,6 +25,10 @@ type opening struct {
 	answerer Answerer       // of Forward, else nil
 	sockets  socket.Options // of b
 
+	// Of Serve.
+	askWithin time.Duration
+	replied   bool // another request is to come, and has not begun
+
 	// Of Forward.
 	hello        []byte
 	answerWithin time.Duration
@@ -269,8 +273,12 @@ func (p *pair) fail(err error) {
 // late ends openings whose time is over.
 func (l *loop) late() {
 	for _, p := range slices.Backward(l.opening) { // one that fails leaves its place to the last
-		if l.now.After(p.opening.until) {
-			p.fail(fmt.Errorf("%s: %w", p.opening.stage.call(), os.ErrDeadlineExceeded))
+		switch o := p.opening; {
+		case !l.now.After(o.until):
+		case o.replied:
+			p.fail(ErrNotAsked)
+		default:
+			p.fail(fmt.Errorf("%s: %w", o.stage.call(), os.ErrDeadlineExceeded))
 		}
 	}
 }

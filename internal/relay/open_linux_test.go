@@ -21,16 +21,19 @@ import (
 // openers are the ways in which an engine opens a session by itself, by what its
 // connections are.
 var openers = map[string][]carrier{
-	"tcp,tcp":        {{"forwarded", true, forwarded}, {"forwarded over", true, forwardedOver(tcpPair)}, {"served", true, served}},
+	"tcp,tcp":        {{"forwarded", true, forwarded}, {"forwarded over", true, forwardedOver(tcpPair)}, {"served", true, served}, {"served later", true, servedLater}},
 	"tcp,tls-client": {{"forwarded", true, forwardedSecurely}, {"forwarded over", true, forwardedOver(tlsClientPair)}},
-	"tls-server,tcp": {{"served", true, servedSecurely}},
+	"tls-server,tcp": {{"served", true, servedSecurely}, {"served later", true, servedLaterSecurely}},
 }
 
-// Whoever is called answers a hello; whoever asks begins with a request.
+// Whoever is called answers a hello; whoever asks begins with a request, or says
+// that it comes later.
 const (
 	hello   = "hello"
 	answer  = "answer"
 	request = "request"
+	later   = "later"
+	well    = "well"
 )
 
 // opened is the opening of one session in a test.
@@ -40,10 +43,13 @@ type opened struct {
 	failures chan relay.Failure
 	givenUp  relay.Conn // with the failure
 	secured  atomic.Int32
+	within   time.Duration // 0, or how long a request may come later
+	well     bool          // it may
+	asked    func()        // what else happens when a request is there
 }
 
 func newOpened(to netip.AddrPort) *opened {
-	return &opened{to: to, end: make(chan relay.End, 1), failures: make(chan relay.Failure, 1)}
+	return &opened{to: to, end: make(chan relay.End, 1), failures: make(chan relay.Failure, 1), asked: func() {}}
 }
 
 func (o *opened) Ended(end relay.End) { o.end <- end }
@@ -56,8 +62,17 @@ func (o *opened) Answered(b []byte) (n int, err error) { return prefix(b, answer
 func (o *opened) Connected() []byte                    { return []byte(answer) }
 
 func (o *opened) Asked(b []byte) (n int, way relay.Way, err error) {
+	if o.within > 0 && !o.well {
+		if n, err = prefix(b, later); n == 0 && err == nil {
+			return len(later), relay.Way{}, nil
+		}
+		o.well = true
+		return n, relay.Way{Reply: []byte(well), NextWithin: o.within}, err
+	}
 	if n, err = prefix(b, request); n == 0 && err == nil {
 		n = len(request)
+	} else if err == nil {
+		o.asked()
 	}
 	return n, relay.Way{To: o.to, ConnectWithin: deadline}, err
 }
@@ -216,6 +231,30 @@ func served(t testing.TB, f *fixture) {
 	expect(t, near, answer)
 	f.far[0], f.far[1] = near, accepted(t, ln)
 	o.follow(t, f, <-session)
+}
+
+func servedLater(t testing.TB, f *fixture) {
+	f.far[0], f.far[1] = servedOnce(t, f, relay.Terms{AskWithin: deadline}, func(c *net.TCPConn) net.Conn { return c })
+}
+
+func servedLaterSecurely(t testing.TB, f *fixture) {
+	terms := relay.Terms{AskWithin: deadline, Secure: secured(certificate(t), true)}
+	f.far[0], f.far[1] = servedOnce(t, f, terms, func(c *net.TCPConn) net.Conn { return tls.Client(c, clientSettings()) })
+}
+
+// servedOnce opens a session of who asks for one later.
+func servedOnce(t testing.TB, f *fixture, terms relay.Terms, over func(*net.TCPConn) net.Conn) (near, far net.Conn) {
+	ln, at := listening(t)
+	o, session := newOpened(at), make(chan relay.Session, 1)
+	o.within = deadline
+	addr, _ := accepting(t, relay.Accept{Accepted: func(c relay.Conn) { session <- c.Serve(terms, o, &f.live) }})
+	near = over(dial(t, addr))
+	say(t, near, later)
+	expect(t, near, well)
+	say(t, near, request)
+	expect(t, near, answer)
+	o.follow(t, f, <-session)
+	return near, accepted(t, ln)
 }
 
 // secured returns what makes TLS of a connection of a loop.
@@ -384,6 +423,26 @@ func TestOpeningsThatFail(t *testing.T) {
 				near.CloseWrite()
 			}, io.ErrUnexpectedEOF, "", request[:3],
 		},
+		{
+			"no request later", func(c relay.Conn, o *opened) {
+				o.within = 1
+				c.Serve(relay.Terms{AskWithin: deadline}, o, new(relay.Counters))
+			},
+			func(t *testing.T, near *net.TCPConn, ln *net.TCPListener) {
+				say(t, near, later)
+				expect(t, near, well)
+			}, relay.ErrNotAsked, "", "",
+		},
+		{
+			"half a request later", func(c relay.Conn, o *opened) {
+				o.within = deadline
+				c.Serve(relay.Terms{AskWithin: time.Second}, o, new(relay.Counters)) // for the first one, too
+			},
+			func(t *testing.T, near *net.TCPConn, ln *net.TCPListener) {
+				say(t, near, later+request[:3])
+				expect(t, near, well)
+			}, os.ErrDeadlineExceeded, "", request[:3],
+		},
 		{"nobody listens where the request leads", func(c relay.Conn, o *opened) {
 			o.to = nobody
 			c.Serve(relay.Terms{AskWithin: deadline}, o, new(relay.Counters))
@@ -419,6 +478,51 @@ func TestOpeningsThatFail(t *testing.T) {
 			say(t, a, "it still works")
 			expect(t, near, "it still works")
 		})
+	}
+}
+
+// TestGiveBack has a session given back that waits for a request, and one, in
+// vain, that has it.
+func TestGiveBack(t *testing.T) {
+	for _, asks := range []bool{false, true} {
+		ln, at := listening(t)
+		f := &fixture{t: t, end: make(chan relay.End, 1)}
+		o, sessions, again := newOpened(at), make(chan relay.Served, 1), make(chan relay.Served, 1)
+		o.within, o.asked = deadline, func() { (<-again).GiveBack(errOther) }
+		addr, _ := accepting(t, relay.Accept{Accepted: func(c relay.Conn) {
+			s := c.Serve(relay.Terms{AskWithin: deadline}, o, &f.live)
+			sessions <- s
+			again <- s
+		}})
+		near, session := dial(t, addr), <-sessions
+		say(t, near, later)
+		expect(t, near, well)
+		if asks {
+			say(t, near, request)
+			expect(t, near, answer)
+			session.GiveBack(errOther)
+			far := accepted(t, ln)
+			say(t, near, "it stands")
+			expect(t, far, "it stands")
+			o.follow(t, f, session)
+			continue
+		}
+		session.GiveBack(errOther)
+		select {
+		case f := <-o.failures:
+			if !errors.Is(f.Err, errOther) {
+				t.Errorf("failed with %v, want %v", f.Err, errOther)
+			}
+		case <-time.After(deadline):
+			t.Fatal("the opening does not fail")
+		}
+		a, err := o.givenUp.TCP()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer a.Close()
+		say(t, near, "it still works")
+		expect(t, a, "it still works")
 	}
 }
 

@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"cmp"
 	"errors"
 	"io"
 	"os"
@@ -12,11 +13,12 @@ import (
 
 // Serve reads what a asks for, connects it to that, and carries bytes between
 // the two as [Engine.Start] does. It is to be called from where a was accepted.
-func (c Conn) Serve(terms Terms, s Asker, live *Counters) Session {
+func (c Conn) Serve(terms Terms, s Asker, live *Counters) Served {
 	l := c.raw.loop
 	p := l.newPair(c, s, live)
 	o := p.opening
-	o.asker, o.sockets, o.secure, o.until = s, terms.Sockets, terms.Secure, l.now.Add(terms.AskWithin)
+	o.asker, o.askWithin, o.sockets, o.secure = s, terms.AskWithin, terms.Sockets, terms.Secure
+	o.until = l.now.Add(o.askWithin)
 	if o.secure == nil { // else it costs more than a look, and who sends nothing is to cost nothing
 		p.ask()
 	}
@@ -34,27 +36,62 @@ func (p *pair) ask() {
 		p.askSecurely()
 		return
 	}
-	n, err := socket.PeekAt(p.ends[A].fd, l.buf[:maxRequest])
-	switch {
-	case errors.Is(err, unix.EAGAIN):
-		return
-	case err != nil:
-		p.fail(os.NewSyscallError("recvfrom", err))
-		return
-	case n == 0:
-		p.fail(io.EOF)
+	for {
+		n, err := socket.PeekAt(p.ends[A].fd, l.buf[:maxRequest])
+		switch {
+		case errors.Is(err, unix.EAGAIN):
+			return
+		case err != nil:
+			p.fail(os.NewSyscallError("recvfrom", err))
+			return
+		case n == 0:
+			p.fail(io.EOF)
+			return
+		}
+		p.asks()
+		length, way, err := o.asker.Asked(l.buf[:n])
+		switch {
+		case err != nil:
+			p.fail(err)
+		case length <= n && way.Reply != nil:
+			if p.replyTo(length, way); !p.over {
+				continue
+			}
+		case length <= n:
+			p.ends[A].skip = int32(length)
+			p.reach(way, l.buf[length:n])
+		case n == maxRequest || p.ends[A].last:
+			p.fail(io.ErrUnexpectedEOF)
+		}
 		return
 	}
-	length, way, err := o.asker.Asked(l.buf[:n])
-	switch {
-	case err != nil:
-		p.fail(err)
-	case length <= n:
-		p.ends[A].skip = int32(length)
-		p.reach(way, l.buf[length:n])
-	case n == maxRequest || p.ends[A].last:
-		p.fail(io.ErrUnexpectedEOF)
+}
+
+// asks notes that a request has begun that was waited for.
+func (p *pair) asks() {
+	if o := p.opening; o.replied {
+		o.replied, o.until = false, p.on().now.Add(o.askWithin)
 	}
+}
+
+// replies notes that another request is to come, behind the answer to one.
+func (p *pair) replies(way Way) {
+	o := p.opening
+	o.replied, o.until = true, p.on().now.Add(way.NextWithin)
+}
+
+// replyTo takes a request that was looked at, and answers it.
+func (p *pair) replyTo(length int, way Way) {
+	e := &p.ends[A]
+	if n, err := socket.Read(e.fd, p.on().buf[:length]); n < length {
+		p.lostEarly(e, cmp.Or(os.NewSyscallError("read", err), io.ErrUnexpectedEOF)) // of urgent data, perhaps
+		return
+	}
+	if n, err := socket.Write(e.fd, way.Reply); n < len(way.Reply) {
+		p.lostEarly(e, cmp.Or(os.NewSyscallError("write", err), io.ErrShortWrite)) // not even a connection's first bytes
+		return
+	}
+	p.replies(way)
 }
 
 // askSecurely takes a's request out of its TLS, and no more: crypto/tls has what
@@ -62,9 +99,20 @@ func (p *pair) ask() {
 func (p *pair) askSecurely() {
 	o, e := p.opening, &p.ends[A]
 	for {
-		length, way, err := o.asker.Asked(o.read)
 		have := len(o.read)
+		if have > 0 {
+			p.asks()
+		}
+		length, way, err := o.asker.Asked(o.read)
 		switch {
+		case err == nil && length <= have && way.Reply != nil:
+			o.read = nil
+			if err := e.secure.write(way.Reply); err != nil {
+				p.lostEarly(e, err)
+				return
+			}
+			p.replies(way)
+			continue
 		case err != nil:
 			p.fail(err)
 			return
