@@ -4,6 +4,7 @@ import (
 	"crypto/x509"
 	"io"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -58,14 +59,14 @@ func TestCallHasAWarmLink(t *testing.T) {
 	plainAndTLS(t, func(t *testing.T, c *certs) {
 		f := newFar(t, c)
 		n := newNear(t, c, Pool{Max: 8}, f.Proxy)
-		unknown := n.put(t, 3)[0]
-		unknown.acked = 0 // the kernel has not told
-		pool := &n.known()[0].pool
+		first, pool := n.put(t, 2)[0], &n.known()[0].pool
+		acked := first.acked
+		first.acked = 0 // the kernel does not tell
 		h := n.Begin(Want{Session: "s-1", Target: database})
-		if c, ok := h.Call(nil); !ok || c.Over != nil {
-			t.Errorf("call %+v, %v; want a fresh link, payload goes with the commands", c, ok)
+		if c, ok := h.Call(nil); ok || n.inPools() != 2 {
+			t.Errorf("call %+v, want it left to Dial, which has payload wait for the answer", c)
 		}
-		h.Link().Close()
+		first.acked = acked
 		for range 2 {
 			begin := time.Now()
 			pool.next = begin.Add(time.Hour)
@@ -119,8 +120,7 @@ func TestWarmLinkOfACallDies(t *testing.T) {
 		{what: "unreachable", err: os.ErrDeadlineExceeded, again: true, drops: true},
 		{what: "it speaks another language", err: protocolError("HTTP")},
 	} {
-		t.Run(tt.what, func(t *testing.T) {
-			f := newFar(t, nil)
+		run := func(t *testing.T, f *far) {
 			n := newNear(t, nil, Pool{Max: 8}, f.Proxy)
 			n.put(t, 2)
 			c := n.call(t, nil)
@@ -165,6 +165,15 @@ func TestWarmLinkOfACallDies(t *testing.T) {
 				t.Fatal(err)
 			}
 			f.carry(t, l, ";", "SELECT 1;")
+			if got := f.accepted.Load(); got != 3 {
+				t.Errorf("the proxy has accepted %d connections, want a fresh one after the two that were warm", got)
+			}
+		}
+		t.Run(tt.what, func(t *testing.T) { run(t, newFar(t, nil)) })
+		t.Run(tt.what+", by name", func(t *testing.T) {
+			f := newFar(t, nil)
+			f.Address = strings.Replace(f.Address, "127.0.0.1", "localhost", 1)
+			run(t, f)
 		})
 	}
 }

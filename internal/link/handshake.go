@@ -29,6 +29,7 @@ type Handshake struct {
 	link  *Link    // to the one that is being asked; nil before
 	said  bool     // it has answered
 	warm  bool     // Call has a warm one
+	fresh bool     // the next one is to be no warm one, of which one has died
 
 	settings *tls.Config // of TLS for the call; nil without
 	resumes  bool        // they are for a session that is resumed
@@ -68,11 +69,10 @@ func (h *Handshake) Call(cut func()) (c Call, ok bool) {
 	}
 	p := h.rest[0]
 	c = Call{Hello: h.hello, ConnectWithin: Timeout, AnswerWithin: p.patience() + Timeout, Sockets: h.dialer.Sockets}
-	switch l := p.pool.take(); {
-	case l == nil:
-	case !l.tells(): // it has just ended
-		l.Close()
-	default:
+	if !p.pool.tells() {
+		return Call{}, false // payload has to wait for the answer
+	}
+	if l := p.pool.take(); l != nil {
 		h.rest = h.rest[1:]
 		h.dialer.wanted(p)
 		h.link, h.warm = l, true
@@ -140,17 +140,18 @@ func (h *Handshake) Link() *Link { return h.link }
 func (h *Handshake) Failed(err error, gave bool, acked uint64) error {
 	p, bound, said, otherwise := h.link.proxy, h.bound, h.said, h.otherwise(err)
 	err = h.dialer.explain(p, err)
-	died := h.warm && h.link.lost(said, gave, acked, err)
-	if h.warm = false; died {
+	warm := h.warm
+	h.warm, h.fresh = false, warm && h.link.lost(said, gave, acked, err)
+	if h.fresh {
 		p.pool.useless(err)
 	}
-	if died || otherwise {
+	if h.fresh || otherwise {
 		h.link.Close()
 		h.link, h.said, h.rest = nil, false, append([]*proxy{p}, h.rest...)
 		return nil
 	}
 	again := h.failed(context.Background(), err, gave)
-	if !p.literal && !said && !gave { // its name may lead elsewhere by now: Dial asks
+	if !p.literal && !warm && !said && !gave { // its name may lead elsewhere by now: Dial asks
 		p.forget()
 		h.rest, h.bound, again = append([]*proxy{p}, h.rest...), bound, true
 	}
@@ -236,7 +237,10 @@ func (h *Handshake) dial(ctx context.Context, p *proxy) (l *Link, again bool) {
 		gave = len(b) > 0
 		return b
 	}
-	l = p.pool.take()
+	if !h.fresh {
+		l = p.pool.take()
+	}
+	h.fresh = false
 	h.dialer.wanted(p)
 	for warm := l != nil; ; warm = false {
 		if !warm {

@@ -175,6 +175,13 @@ func (p *pool) useless(why error) {
 	}
 }
 
+// tells tells what [Link.tells] does of the next link; true without one.
+func (p *pool) tells() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.links) == 0 || p.links[0].tells()
+}
+
 // take returns the oldest link that still stands, or nil.
 func (p *pool) take() *Link {
 	for {
