@@ -237,7 +237,7 @@ func (r *Request) next(ctx context.Context, from io.Reader) (first []byte, err e
 		return nil, ctx.Err()
 	case r.acceptor.draining():
 		return nil, errors.Join(errDrained, r.Reject(ohrouter.Draining, shuttingDown))
-	case isTimeout(err):
+	case isTimeout(err), errors.Is(err, io.ErrUnexpectedEOF): // nobody ends the TLS of a link that he gives up
 		return nil, io.EOF // it was not needed
 	}
 	return nil, err

@@ -17,7 +17,7 @@ import (
 // entry returns what the audit log has of every link.
 func (s *session) entry(event audit.Event) audit.Entry {
 	e := audit.Entry{Event: event, Router: s.router}
-	if s.req == nil {
+	if !s.asked() {
 		return e
 	}
 	e.Session, e.Target = s.req.Session, s.req.Target
@@ -56,7 +56,7 @@ func (s *session) recordEnded(end relay.End) {
 	opened, at, why := s.opened, s.at, s.why
 	p.mu.Unlock()
 	if !opened {
-		if s.req == nil && why == dropped {
+		if !s.asked() && why == dropped {
 			s.recordRefused(audit.LinkRefused, errDropped)
 		}
 		return

@@ -54,7 +54,8 @@ func (k *known) note(t ohrouter.Target, at netip.AddrPort, all []netip.Addr, res
 }
 
 // find returns the way to a name; nowhere if it is to be looked up. What is known
-// may be wrong by now, so that there is not much time to connect.
+// may be wrong by now, so that there is not much time to connect: it comes on top of
+// what the router was told that connecting takes, and is less than that waits longer.
 func (k *known) find(t ohrouter.Target, now time.Time) relay.Way {
 	k.mu.Lock()
 	defer k.mu.Unlock()

@@ -127,6 +127,7 @@ func (s *session) Asked(b []byte) (n int, leads relay.Way, err error) {
 	leads = relay.Way{To: literal(req.Target), ConnectWithin: p.cfg.DialTimeout}
 	if !leads.To.IsValid() {
 		leads = p.known.find(req.Target, time.Now())
+		leads.ConnectWithin = min(leads.ConnectWithin, p.cfg.DialTimeout)
 	}
 	w := way{leads.To, p.allow.Load()}
 	s.req = req // before begin: SetAllow may look from then on
@@ -151,7 +152,7 @@ func (s *session) asksToWait(b []byte) (n int, way relay.Way, err error) {
 		return 0, way, errElsewhere
 	}
 	s.req = req
-	return n, relay.Way{Reply: ready, NextWithin: link.NextWithin}, nil
+	return n, relay.Way{Reply: ready, NextWithin: link.NextWithin, AskWithin: link.Timeout}, nil
 }
 
 // Connected answers the router.

@@ -208,9 +208,10 @@ type Way struct {
 
 	// Reply, if not nil, is the whole answer to the request, which leads nowhere:
 	// another one is to come. That has to begin within NextWithin, or the opening
-	// fails with [ErrNotAsked], and then to be there within [Terms.AskWithin].
-	Reply      []byte
-	NextWithin time.Duration
+	// fails with [ErrNotAsked], and then to be there within AskWithin. What is
+	// behind it goes nowhere before it is answered.
+	Reply                 []byte
+	NextWithin, AskWithin time.Duration
 }
 
 // ErrNotAsked is why there is no session of who was to ask for one once more. It

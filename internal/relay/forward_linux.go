@@ -23,8 +23,14 @@ func (c Conn) Forward(call Call, s Answerer, live *Counters) Session {
 	o.answerer, o.hello, o.answerWithin, o.sockets, o.secure = s, call.Hello, call.AnswerWithin, call.Sockets, call.Secure
 	o.stage, o.until = connecting, l.now.Add(call.ConnectWithin)
 	switch {
-	case call.Over != nil && !p.take(call.Over):
-	case call.Over == nil && !p.connect(call.To, socket.Here):
+	case call.Over != nil:
+		if p.take(call.Over) {
+			p.watch() // as if it connected: the event of that finds also what TLS has already
+		}
+		if !p.over {
+			p.sayHello()
+		}
+	case !p.connect(call.To, socket.Here):
 	case o.secure == nil:
 		p.sayHello()
 		p.watch()

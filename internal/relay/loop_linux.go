@@ -31,6 +31,7 @@ type loop struct {
 	busy          []*pair   // have had their turn, and have more to do
 	losing        map[*pair]losing
 	opening       []*pair          // their sessions do not stand yet
+	resting       int              // of these, those that nobody need ask for soon
 	spare         []*opening       // for those to come
 	accepted      uint64           // the turn in which it did, last; 0 when it found no more
 	batch         int              // how many it was ready to accept then, at least 1
@@ -287,8 +288,10 @@ func (l *loop) timeout() int {
 		return int(greetAfter.Milliseconds())
 	case len(l.losing) > 0:
 		return int(loseEvery.Milliseconds())
-	case len(l.opening) > 0 || len(l.young) > 0:
+	case len(l.opening) > l.resting || len(l.young) > 0:
 		return int(settleAfter.Milliseconds())
+	case l.resting > 0:
+		return int(restEvery.Milliseconds())
 	}
 	return -1
 }
@@ -357,6 +360,9 @@ func (l *loop) lookAfterGreetings(events int) {
 	}
 	l.greeting = slices.Delete(l.greeting, 0, n)
 }
+
+// restEvery is how often a loop looks at those that may take their time to ask.
+const restEvery = time.Second
 
 // settleAfter is when a session that stands is settled: most are over by then.
 const settleAfter = 200 * time.Millisecond

@@ -26,8 +26,9 @@ type opening struct {
 	sockets  socket.Options // of b
 
 	// Of Serve.
-	askWithin time.Duration
-	replied   bool // another request is to come, and has not begun
+	replied   bool          // another request is to come, and has not begun
+	later     bool          // it is not the first
+	askWithin time.Duration // it has so long, once it has begun
 
 	// Of Forward.
 	hello        []byte
@@ -115,6 +116,9 @@ func (l *loop) newPair(a Conn, s Opening, live *Counters) *pair {
 
 // unlist takes p out of those that are being opened.
 func (l *loop) unlist(p *pair) {
+	if p.opening.replied {
+		l.resting--
+	}
 	last := l.opening[len(l.opening)-1]
 	l.opening[p.opening.index], last.opening.index = last, p.opening.index
 	l.opening[len(l.opening)-1] = nil

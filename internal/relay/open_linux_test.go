@@ -46,10 +46,11 @@ type opened struct {
 	within   time.Duration // 0, or how long a request may come later
 	well     bool          // it may
 	asked    func()        // what else happens when a request is there
+	answered func()        // and before it is answered
 }
 
 func newOpened(to netip.AddrPort) *opened {
-	return &opened{to: to, end: make(chan relay.End, 1), failures: make(chan relay.Failure, 1), asked: func() {}}
+	return &opened{to: to, end: make(chan relay.End, 1), failures: make(chan relay.Failure, 1), asked: func() {}, answered: func() {}}
 }
 
 func (o *opened) Ended(end relay.End) { o.end <- end }
@@ -59,7 +60,11 @@ func (o *opened) Failed(a relay.Conn, f relay.Failure) {
 }
 
 func (o *opened) Answered(b []byte) (n int, err error) { return prefix(b, answer) }
-func (o *opened) Connected() []byte                    { return []byte(answer) }
+
+func (o *opened) Connected() []byte {
+	o.answered()
+	return []byte(answer)
+}
 
 func (o *opened) Asked(b []byte) (n int, way relay.Way, err error) {
 	if o.within > 0 && !o.well {
@@ -67,7 +72,7 @@ func (o *opened) Asked(b []byte) (n int, way relay.Way, err error) {
 			return len(later), relay.Way{}, nil
 		}
 		o.well = true
-		return n, relay.Way{Reply: []byte(well), NextWithin: o.within}, err
+		return n, relay.Way{Reply: []byte(well), NextWithin: o.within, AskWithin: time.Second}, err
 	}
 	if n, err = prefix(b, request); n == 0 && err == nil {
 		n = len(request)
@@ -436,7 +441,7 @@ func TestOpeningsThatFail(t *testing.T) {
 		{
 			"half a request later", func(c relay.Conn, o *opened) {
 				o.within = deadline
-				c.Serve(relay.Terms{AskWithin: time.Second}, o, new(relay.Counters)) // for the first one, too
+				c.Serve(relay.Terms{AskWithin: deadline}, o, new(relay.Counters))
 			},
 			func(t *testing.T, near *net.TCPConn, ln *net.TCPListener) {
 				say(t, near, later+request[:3])
@@ -523,6 +528,28 @@ func TestGiveBack(t *testing.T) {
 		defer a.Close()
 		say(t, near, "it still works")
 		expect(t, a, "it still works")
+	}
+}
+
+// TestAnswerToALaterRequestGoesFirst has who asks vanish before the answer. The
+// target must not get what was said behind the request: it may be said again.
+func TestAnswerToALaterRequestGoesFirst(t *testing.T) {
+	ln, at := listening(t)
+	o, nears := newOpened(at), make(chan *net.TCPConn, 1)
+	o.within, o.answered = deadline, func() { socket.Abort(<-nears) }
+	addr, _ := accepting(t, relay.Accept{Accepted: func(c relay.Conn) {
+		c.Serve(relay.Terms{AskWithin: deadline}, o, new(relay.Counters))
+	}})
+	near := dial(t, addr)
+	say(t, near, later)
+	expect(t, near, well)
+	nears <- near
+	say(t, near, request+"payload")
+	if b, err := io.ReadAll(accepted(t, ln)); len(b) > 0 || !isReset(err) {
+		t.Errorf("the target reads %q and %v, want a reset alone", b, err)
+	}
+	if end := <-o.end; end.Side != relay.A || end.Err == nil {
+		t.Errorf("ended with %+v", end)
 	}
 }
 

@@ -17,8 +17,7 @@ func (c Conn) Serve(terms Terms, s Asker, live *Counters) Served {
 	l := c.raw.loop
 	p := l.newPair(c, s, live)
 	o := p.opening
-	o.asker, o.askWithin, o.sockets, o.secure = s, terms.AskWithin, terms.Sockets, terms.Secure
-	o.until = l.now.Add(o.askWithin)
+	o.asker, o.sockets, o.secure, o.until = s, terms.Sockets, terms.Secure, l.now.Add(terms.AskWithin)
 	if o.secure == nil { // else it costs more than a look, and who sends nothing is to cost nothing
 		p.ask()
 	}
@@ -69,15 +68,17 @@ func (p *pair) ask() {
 
 // asks notes that a request has begun that was waited for.
 func (p *pair) asks() {
-	if o := p.opening; o.replied {
-		o.replied, o.until = false, p.on().now.Add(o.askWithin)
+	if o, l := p.opening, p.on(); o.replied {
+		o.replied, o.until = false, l.now.Add(o.askWithin)
+		l.resting--
 	}
 }
 
 // replies notes that another request is to come, behind the answer to one.
 func (p *pair) replies(way Way) {
-	o := p.opening
-	o.replied, o.until = true, p.on().now.Add(way.NextWithin)
+	o, l := p.opening, p.on()
+	o.replied, o.later, o.askWithin, o.until = true, true, way.AskWithin, l.now.Add(way.NextWithin)
+	l.resting++
 }
 
 // replyTo takes a request that was looked at, and answers it.
@@ -140,12 +141,15 @@ func (p *pair) askSecurely() {
 	}
 }
 
-// reach begins to connect b. What a has said behind its request goes there at
-// once if it can: near by, a connect is done when it returns.
+// reach begins to connect b. What a has said behind its first request goes there
+// at once if it can: near by, a connect is done when it returns.
 func (p *pair) reach(way Way, early []byte) {
 	o := p.opening
 	o.stage, o.until = connecting, p.on().now.Add(way.ConnectWithin)
 	talk := socket.Either
+	if o.later {
+		early = nil // see connected
+	}
 	if len(early) > 0 {
 		talk = socket.Here
 	}
@@ -172,13 +176,20 @@ func (p *pair) reach(way Way, early []byte) {
 	}
 }
 
-// connected begins the session of a request. The answer waits a moment for b's
-// first bytes.
+// connected begins the session of a request. The answer to the first one waits a
+// moment for b's first bytes. That to a later one is said before b is told
+// anything: by whether it has come, a's peer may know what b cannot have got.
 func (p *pair) connected() {
-	l := p.on()
-	p.ends[B].greeting = p.opening.asker.Connected()
-	p.ends[A].readable = true // what was said behind the request
+	l, later := p.on(), p.opening.later
+	a, b := &p.ends[A], &p.ends[B]
+	b.greeting = p.opening.asker.Connected()
+	a.readable = true // what was said behind the request
 	p.stand()
-	l.greeting = append(l.greeting, young{pair: p, since: l.now})
+	if !later {
+		l.greeting = append(l.greeting, young{pair: p, since: l.now})
+	} else if p.greet(b); a.lost != nil || a.full || b.held > 0 {
+		p.abort() // a takes not even the answer
+		return
+	}
 	p.pump()
 }
