@@ -118,6 +118,7 @@ func TestWarmLinkOfACallDies(t *testing.T) {
 		{what: "behind payload", heard: true, gave: true},
 		{what: "silent", err: os.ErrDeadlineExceeded, heard: true},
 		{what: "unreachable", err: os.ErrDeadlineExceeded, again: true, drops: true},
+		{what: "unreachable, payload", err: os.ErrDeadlineExceeded, gave: true, drops: true},
 		{what: "it speaks another language", err: protocolError("HTTP")},
 	} {
 		run := func(t *testing.T, f *far) {
@@ -145,7 +146,7 @@ func TestWarmLinkOfACallDies(t *testing.T) {
 				}
 			}
 			err = c.failed(err, tt.gave)
-			if got := n.known()[0].pool.next; got.IsZero() == tt.again {
+			if got := n.known()[0].pool.next; got.IsZero() == (tt.again || tt.drops) {
 				t.Errorf("no warm link is made before %v", got)
 			}
 			if want := map[bool]int{false: 1, true: 0}[tt.drops]; n.inPools() != want {

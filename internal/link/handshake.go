@@ -142,7 +142,7 @@ func (h *Handshake) Failed(err error, gave bool, acked uint64) error {
 	err = h.dialer.explain(p, err)
 	warm := h.warm
 	h.warm, h.fresh = false, warm && h.link.lost(said, gave, acked, err)
-	if h.fresh {
+	if h.fresh || warm && h.link.silent(acked, err) {
 		p.pool.useless(err)
 	}
 	if h.fresh || otherwise {
@@ -266,11 +266,16 @@ func (h *Handshake) dial(ctx context.Context, p *proxy) (l *Link, again bool) {
 			return l, false
 		}
 		err = h.dialer.explain(p, err)
-		if !warm || ctx.Err() != nil || !l.lost(h.said, gave, l.acknowledged(), err) {
+		acked := l.acknowledged()
+		warm = warm && ctx.Err() == nil
+		again := warm && l.lost(h.said, gave, acked, err)
+		if again || warm && l.silent(acked, err) {
+			p.pool.useless(err)
+		}
+		if !again {
 			return nil, h.failed(ctx, err, gave)
 		}
 		l.Close()
-		p.pool.useless(err)
 	}
 }
 

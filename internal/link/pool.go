@@ -395,5 +395,8 @@ func (l *Link) lost(said, gave bool, acked uint64, err error) bool {
 	case hangsUp(err):
 		return !gave || !l.heard(acked)
 	}
-	return isTimeout(err) && !gave && !l.heard(acked)
+	return l.silent(acked, err) && !gave
 }
+
+// silent tells whether nothing at all has come of a warm link since.
+func (l *Link) silent(acked uint64, err error) bool { return isTimeout(err) && !l.heard(acked) }
