@@ -24,8 +24,14 @@ type address struct {
 	until time.Time
 }
 
-// maxKnown is how many addresses are kept.
-const maxKnown = 1024
+const (
+	// maxKnown is how many addresses are kept.
+	maxKnown = 1024
+	// maxAttempt is how long connecting to one may take. It comes on top of what the
+	// router was told that connecting takes, and is less than [link.Timeout], by which
+	// that waits longer.
+	maxAttempt = 3 * time.Second
+)
 
 // note keeps the one of a name's addresses that was connected, which took so long.
 // A name that has several of a kind may have them to share out sessions, and is
@@ -48,14 +54,13 @@ func (k *known) note(t ohrouter.Target, at netip.AddrPort, all []netip.Addr, res
 		k.at = make(map[ohrouter.Target]address) // what is of use comes again
 	}
 	k.at[t] = address{
-		way:   relay.Way{To: netip.AddrPortFrom(at.Addr().Unmap(), at.Port()), ConnectWithin: attemptDelay + 3*took},
+		way:   relay.Way{To: netip.AddrPortFrom(at.Addr().Unmap(), at.Port()), ConnectWithin: min(attemptDelay+3*took, maxAttempt)},
 		until: resolved.Add(k.within),
 	}
 }
 
 // find returns the way to a name; nowhere if it is to be looked up. What is known
-// may be wrong by now, so that there is not much time to connect: it comes on top of
-// what the router was told that connecting takes, and is less than that waits longer.
+// may be wrong by now, so that there is not much time to connect.
 func (k *known) find(t ohrouter.Target, now time.Time) relay.Way {
 	k.mu.Lock()
 	defer k.mu.Unlock()

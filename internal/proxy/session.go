@@ -127,7 +127,6 @@ func (s *session) Asked(b []byte) (n int, leads relay.Way, err error) {
 	leads = relay.Way{To: literal(req.Target), ConnectWithin: p.cfg.DialTimeout}
 	if !leads.To.IsValid() {
 		leads = p.known.find(req.Target, time.Now())
-		leads.ConnectWithin = min(leads.ConnectWithin, p.cfg.DialTimeout)
 	}
 	w := way{leads.To, p.allow.Load()}
 	s.req = req // before begin: SetAllow may look from then on
