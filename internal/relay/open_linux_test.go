@@ -178,6 +178,23 @@ func say(t testing.TB, c io.Writer, what string) {
 	}
 }
 
+// wantGivenBack returns the failure of an opening. The connection that is given
+// back still has what is left of what near has said, and works.
+func (o *opened) wantGivenBack(t *testing.T, near net.Conn, left string) relay.Failure {
+	t.Helper()
+	f := o.failure(t)
+	a, err := o.givenUp.TCP()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.Close()
+	a.SetDeadline(time.Now().Add(deadline))
+	expect(t, a, left)
+	say(t, a, "it still works")
+	expect(t, near, "it still works")
+	return f
+}
+
 // follow hands the end of a session to a fixture, and cuts it when the test is
 // over.
 func (o *opened) follow(t testing.TB, f *fixture, s relay.Session) {
@@ -461,27 +478,13 @@ func TestOpeningsThatFail(t *testing.T) {
 			if tt.do != nil {
 				tt.do(t, near, ln)
 			}
-			var f relay.Failure
-			select {
-			case f = <-o.failures:
-			case <-time.After(deadline):
-				t.Fatal("the opening does not fail")
-			}
+			f := o.wantGivenBack(t, near, tt.left)
 			if tt.want != nil && !errors.Is(f.Err, tt.want) || f.Err == nil {
 				t.Errorf("failed with %v, want %v", f.Err, tt.want)
 			}
 			if string(f.Read) != tt.read {
 				t.Errorf("%q was taken, want %q", f.Read, tt.read)
 			}
-			a, err := o.givenUp.TCP()
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer a.Close()
-			a.SetDeadline(time.Now().Add(deadline))
-			expect(t, a, tt.left)
-			say(t, a, "it still works")
-			expect(t, near, "it still works")
 		})
 	}
 }
@@ -513,21 +516,9 @@ func TestGiveBack(t *testing.T) {
 			continue
 		}
 		session.GiveBack(errOther)
-		select {
-		case f := <-o.failures:
-			if !errors.Is(f.Err, errOther) {
-				t.Errorf("failed with %v, want %v", f.Err, errOther)
-			}
-		case <-time.After(deadline):
-			t.Fatal("the opening does not fail")
+		if f := o.wantGivenBack(t, near, ""); !errors.Is(f.Err, errOther) {
+			t.Errorf("failed with %v, want %v", f.Err, errOther)
 		}
-		a, err := o.givenUp.TCP()
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer a.Close()
-		say(t, near, "it still works")
-		expect(t, a, "it still works")
 	}
 }
 
@@ -575,21 +566,9 @@ func TestFailureTellsWhatWasTaken(t *testing.T) {
 			expect(t, far, hello)
 			far.Close()
 		}
-		select {
-		case f := <-o.failures:
-			if f.Acked == 0 || (f.Acked != acked) != heard {
-				t.Errorf("%d bytes were taken, before it %d; heard %v", f.Acked, acked, heard)
-			}
-		case <-time.After(deadline):
-			t.Fatal("the opening does not fail")
+		if f := o.wantGivenBack(t, near, ""); f.Acked == 0 || (f.Acked != acked) != heard {
+			t.Errorf("%d bytes were taken, before it %d; heard %v", f.Acked, acked, heard)
 		}
-		a, err := o.givenUp.TCP()
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer a.Close()
-		say(t, near, "it still works")
-		expect(t, a, "it still works")
 	}
 }
 
