@@ -70,7 +70,7 @@ type Begun struct {
 	Conn net.Conn // a [*tls.Conn] when it has proved who its peer is
 	Read []byte   // what its peer has said
 	Err  error    // why it has not, if that has failed
-	Warm *Request // of [Acceptor.Warm], if its peer was told so
+	Warm *Request // of [Acceptor.Warm], if its peer was told that the link is warm
 }
 
 // Accept reads a ConnectCommand from conn and, unless the link is to be

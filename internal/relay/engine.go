@@ -208,8 +208,8 @@ type Way struct {
 
 	// Reply, if not nil, is the whole answer to the request, which leads nowhere:
 	// another one is to come. That has to begin within NextWithin, or the opening
-	// fails with [ErrNotAsked], and then to be there within AskWithin. What is
-	// behind it goes nowhere before it is answered.
+	// fails with [ErrNotAsked], and then to be there within AskWithin. What comes
+	// behind that other one goes nowhere before it is answered.
 	Reply                 []byte
 	NextWithin, AskWithin time.Duration
 }

@@ -31,7 +31,7 @@ type loop struct {
 	busy          []*pair   // have had their turn, and have more to do
 	losing        map[*pair]losing
 	opening       []*pair          // their sessions do not stand yet
-	resting       int              // of these, those that nobody need ask for soon
+	resting       int              // of these, those whose next request may take its time
 	spare         []*opening       // for those to come
 	accepted      uint64           // the turn in which it did, last; 0 when it found no more
 	batch         int              // how many it was ready to accept then, at least 1

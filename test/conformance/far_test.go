@@ -53,8 +53,8 @@ func far(t *testing.T) (s *stack, addrs []string) {
 
 const warm = `ohrouter_links{state="warm"}`
 
-// wantSessions has clients of all addresses begin sessions one after the other,
-// until the router has links warm, and some more.
+// wantSessions has clients of all addresses begin sessions one after the other, and
+// wants router and proxy to keep links warm for more.
 func (s *stack) wantSessions(t *testing.T, addrs []string) {
 	t.Helper()
 	var wg sync.WaitGroup
