@@ -92,11 +92,17 @@ func parseBool(s string) (bool, error) {
 // parseDuration reads a duration from low to high.
 func parseDuration(s string, low, high time.Duration) (time.Duration, error) {
 	d, err := time.ParseDuration(s)
-	switch _, notNumber := strconv.Atoi(s); {
-	case err != nil && notNumber == nil && high < time.Second:
-		return 0, fmt.Errorf("%.60q has no unit: write %.60sus for microseconds", s, s)
-	case err != nil && notNumber == nil:
-		return 0, fmt.Errorf("%.60q has no unit: write %.60ss for seconds", s, s)
+	if _, notNumber := strconv.Atoi(s); err != nil && notNumber == nil {
+		unit, name := "s", "seconds"
+		if high < time.Second {
+			unit, name = "us", "microseconds"
+		}
+		if _, err := parseDuration(s+unit, low, high); err != nil {
+			return 0, fmt.Errorf("%q has no unit, and %w", s, err)
+		}
+		return 0, fmt.Errorf("%q has no unit: write %s%s for %s", s, s, unit, name)
+	}
+	switch {
 	case err != nil:
 		return 0, fmt.Errorf("%.60q is not a duration such as 500ms, 90s, 5m or 1h30m", s)
 	case d < 0:
