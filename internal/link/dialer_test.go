@@ -268,8 +268,12 @@ func TestWatchLogsTransitions(t *testing.T) {
 	probe("level=WARN", `msg="proxy down"`, "proxy=dc1", "cannot be reached")
 	probe()
 	t.Run("up", func(t *testing.T) {
-		listenAt(t, p.Address, silent)
+		a := &Acceptor{States: states.States, Patience: 20 * time.Second}
+		listenAt(t, p.Address, func(ctx context.Context, c *net.TCPConn) { a.Accept(ctx, c) })
 		probe("level=INFO", `msg="proxy seen"`, "state=up")
+		if got := d.proxies[0].patience(); got != a.Patience {
+			t.Errorf("the first session waits %v for its answer, want %v", got, a.Patience)
+		}
 		probe()
 		if s := d.Proxies()[0]; s.State != ohrouter.ProxyUp || s.SeenAt == nil {
 			t.Errorf("proxy %+v, %+v, want it up and seen", s, s.LastError)

@@ -326,7 +326,8 @@ func (d *Dialer) warm(ctx context.Context, p *proxy) (*Link, error) {
 		p.answered(ohrouter.ProxyDraining)
 	case answered:
 		p.answered(ohrouter.ProxyUp)
-	case hangsUp(err) && ohrouter.CodeOf(err) == ohrouter.Internal: // it may not know the command: sessions will tell
+	case hangsUp(err) && ohrouter.CodeOf(err) == ohrouter.Internal:
+		p.connected() // it may do without warm links: sessions will tell
 	default:
 		err = p.failed(ctx, err)
 	}

@@ -217,8 +217,8 @@ func TestNoWarmLink(t *testing.T) {
 		state ohrouter.ProxyState
 	}{
 		{"nobody listens", nil, "cannot be reached", ohrouter.ProxyDown},
-		{"hangs up at the command", hears(nil), "EOF", ohrouter.ProxyUnknown},
-		{"hangs up within the answer", hears([]byte{Version}), "EOF", ohrouter.ProxyUnknown},
+		{"hangs up at the command", hears(nil), "EOF", ohrouter.ProxyUp},
+		{"hangs up within the answer", hears([]byte{Version}), "EOF", ohrouter.ProxyUp},
 		{"not a proxy", hears([]byte("HTTP/1.1 400 Bad Request\r\n")), "not as an oh-router proxy", ohrouter.ProxyDown},
 		{"draining", refusal(ohrouter.Draining), "why", ohrouter.ProxyDraining},
 		{"too many", refusal(ohrouter.QuotaExceeded), "why", ohrouter.ProxyUp},
