@@ -38,7 +38,7 @@ func (p *Proxy) connect(ctx context.Context, t ohrouter.Target) (*net.TCPConn, e
 	}
 	conn, at, err := p.race(ctx, interleave(permitted))
 	if err != nil {
-		return nil, p.dialError(t, at, err)
+		return nil, p.dialError(t, at, err, time.Since(begin))
 	}
 	if !t.Addr().IsValid() {
 		p.known.note(t, conn.RemoteAddr().(*net.TCPAddr).AddrPort(), addrs, resolved, time.Since(resolved))
@@ -199,8 +199,8 @@ func dialCode(err error) ohrouter.Code {
 	return ohrouter.TargetUnreachable
 }
 
-// dialError makes an error for people of a failed dial.
-func (p *Proxy) dialError(t ohrouter.Target, at netip.AddrPort, err error) error {
+// dialError makes an error for people of a dial that has failed after so long.
+func (p *Proxy) dialError(t ohrouter.Target, at netip.AddrPort, err error, took time.Duration) error {
 	where := t.String()
 	if at.String() != where {
 		where += " (" + at.Addr().String() + ")"
@@ -211,7 +211,11 @@ func (p *Proxy) dialError(t ohrouter.Target, at netip.AddrPort, err error) error
 	case ohrouter.TargetRefused:
 		message = fmt.Sprintf("%s refused the connection: nothing listens there, or a firewall rejects it; check the port, and that the service runs", where)
 	case ohrouter.TargetTimeout:
-		message = fmt.Sprintf("%s did not answer within %v: the host is down, or a firewall drops packets; check the address, and what lies between it and the proxy", where, p.cfg.DialTimeout)
+		waited := p.cfg.DialTimeout
+		if errors.Is(err, syscall.ETIMEDOUT) { // the kernel has given up before (net.ipv4.tcp_syn_retries)
+			waited = min(waited, took.Round(100*time.Millisecond))
+		}
+		message = fmt.Sprintf("%s did not answer within %v: the host is down, or a firewall drops packets; check the address, and what lies between it and the proxy", where, waited)
 	case ohrouter.Internal:
 		message = fmt.Sprintf("the proxy has run out of file descriptors or local ports, connecting to %s", where)
 	default:

@@ -284,6 +284,18 @@ func TestWhyATargetIsNotConnected(t *testing.T) {
 	}
 }
 
+// A kernel that sends few SYNs gives up before the dial timeout.
+func TestATargetThatTheKernelGivesUp(t *testing.T) {
+	f := start(t, patient)
+	target := ohrouter.Target{Host: "192.0.2.1", Port: 80}
+	for took, want := range map[time.Duration]string{3*time.Second + 123: "within 3s:", patient + time.Second: "within 10s:"} {
+		err := f.DialError(target, unix.ETIMEDOUT, took)
+		if code, m := ohrouter.CodeOf(err), ohrouter.Message(err); code != ohrouter.TargetTimeout || !strings.Contains(m, want) {
+			t.Errorf("after %v: %q (%s), want it to say %q", took, m, code, want)
+		}
+	}
+}
+
 // silent makes an address answer no connect: its queue of connections that
 // wait to be accepted is full. It tells whether the address was to be had: other programs use ports, too.
 func silent(t testing.TB, ip string, port uint16) bool {

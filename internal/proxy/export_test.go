@@ -13,6 +13,11 @@ var (
 	MaxKnown      = maxKnown
 )
 
+// DialError is dialError.
+func (p *Proxy) DialError(t ohrouter.Target, err error, took time.Duration) error {
+	return p.dialError(t, netip.AddrPortFrom(t.Addr(), t.Port), err, took)
+}
+
 // Know has p remember where a name has led.
 func (p *Proxy) Know(t ohrouter.Target, ip string) {
 	at := netip.MustParseAddr(ip)

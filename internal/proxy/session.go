@@ -177,8 +177,9 @@ func (s *session) Failed(c relay.Conn, f relay.Failure) {
 	switch {
 	case leads:
 		if at := literal(s.req.Target); at.IsValid() {
-			p.dialSeconds.Observe((time.Since(s.start) - s.dialed).Seconds())
-			notConnected = p.dialError(s.req.Target, at, f.Err)
+			took := time.Since(s.start) - s.dialed
+			p.dialSeconds.Observe(took.Seconds())
+			notConnected = p.dialError(s.req.Target, at, f.Err, took)
 		} else {
 			p.known.forget(s.req.Target) // it is looked up anew
 		}

@@ -1,6 +1,7 @@
 package socket_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -121,6 +122,45 @@ func TestOptions(t *testing.T) {
 			defer c.Close()
 			want("accepted and handed to package net", descriptor(t, c))
 		})
+	}
+}
+
+// How soon a dead peer is noticed does not say how long connecting may take:
+// nothing bounds that but its context.
+func TestDialTakesItsTime(t *testing.T) {
+	ln := listen(t, socket.Options{Backlog: 1})
+	connecting := func(fd int) bool {
+		info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
+		return err == nil && info.State == 2 // TCP_SYN_SENT, linux/tcp_states.h
+	}
+	full := -1
+	for full < 0 || !connecting(full) {
+		fd, err := socket.Options{}.Connect(ln.Addr().(*net.TCPAddr).AddrPort(), socket.Either)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer socket.Close(fd)
+		full = fd
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	dialled := make(chan error)
+	go func() {
+		_, err := socket.Options{DeadAfter: socket.MinDeadAfter}.Dial(ctx, ln.Addr().String())
+		dialled <- err
+	}()
+	found := false
+	for fd := 0; !found && ctx.Err() == nil; fd = (fd + 1) % 1024 {
+		if fd == full || !connecting(fd) {
+			continue
+		}
+		found = true
+		if ms, err := unix.GetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT); err != nil || ms != 0 {
+			t.Errorf("TCP_USER_TIMEOUT while connecting = %d ms, %v; want none", ms, err)
+		}
+	}
+	cancel()
+	if err := <-dialled; !found || !errors.Is(err, context.Canceled) {
+		t.Errorf("Dial = %v, found connecting: %v", err, found)
 	}
 }
 

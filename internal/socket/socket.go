@@ -61,7 +61,7 @@ func (o Options) keepAlive() net.KeepAliveConfig {
 // data path: they have the options, and until [Orderly] they are reset, not
 // closed, when the process dies.
 func (o Options) Listen(ctx context.Context, address string) (*net.TCPListener, error) {
-	lc := net.ListenConfig{KeepAliveConfig: o.keepAlive(), Control: o.control}
+	lc := net.ListenConfig{KeepAliveConfig: o.keepAlive(), Control: o.prepareListener}
 	if inherits {
 		lc.KeepAliveConfig, lc.KeepAlive = net.KeepAliveConfig{}, -1
 	}
@@ -103,7 +103,7 @@ func Accept(ln *net.TCPListener) (*net.TCPConn, error) {
 // Dial connects to a TCP address, with the same promise as the connections of
 // [Options.Listen].
 func (o Options) Dial(ctx context.Context, address string) (*net.TCPConn, error) {
-	d := net.Dialer{KeepAliveConfig: o.keepAlive(), Control: o.control}
+	d := net.Dialer{KeepAliveConfig: o.keepAlive(), Control: o.prepare}
 	if inherits {
 		d.KeepAliveConfig, d.KeepAlive = net.KeepAliveConfig{}, -1
 	}
@@ -113,11 +113,9 @@ func (o Options) Dial(ctx context.Context, address string) (*net.TCPConn, error)
 		return nil, err
 	}
 	tc := c.(*net.TCPConn)
-	if !inherits {
-		if err := tc.SetLinger(0); err != nil {
-			_ = tc.Close()
-			return nil, err
-		}
+	if err := o.settle(tc); err != nil {
+		_ = tc.Close()
+		return nil, err
 	}
 	return tc, nil
 }

@@ -15,14 +15,35 @@ import (
 // per accepted connection.
 const inherits = true
 
-// control makes the socket under c one of the data path.
-func (o Options) control(_, _ string, c syscall.RawConn) error {
-	var err error
-	cerr := c.Control(func(n uintptr) {
-		fd := int(n)
-		err = errors.Join(reset(fd), noDelay(fd), InlineUrgent(fd), o.setCongestion(fd), o.Settle(fd))
+// prepare makes the socket under c, which is to be connected, one of the data
+// path.
+func (o Options) prepare(_, _ string, c syscall.RawConn) error {
+	return set(c, reset, noDelay, InlineUrgent, o.setCongestion)
+}
+
+// prepareListener does the same for one that is to listen.
+func (o Options) prepareListener(_, _ string, c syscall.RawConn) error {
+	return set(c, reset, noDelay, InlineUrgent, o.setCongestion, o.Settle)
+}
+
+// settle does what is left to do for a connection that was prepared: before, a
+// TCP_USER_TIMEOUT would bound how long connecting may take.
+func (o Options) settle(c *net.TCPConn) error {
+	rc, err := c.SyscallConn()
+	if err != nil {
+		return err
+	}
+	return set(rc, o.Settle)
+}
+
+func set(c syscall.RawConn, options ...func(fd int) error) error {
+	var errs []error
+	err := c.Control(func(fd uintptr) {
+		for _, o := range options {
+			errs = append(errs, o(int(fd)))
+		}
 	})
-	return errors.Join(cerr, err)
+	return errors.Join(append(errs, err)...)
 }
 
 // setBacklog listens once more: the kernel takes the new backlog.

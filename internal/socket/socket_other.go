@@ -10,12 +10,18 @@ import (
 
 const inherits = false
 
-func (o Options) control(_, _ string, _ syscall.RawConn) error {
+func (o Options) prepare(_, _ string, _ syscall.RawConn) error {
 	if o.Congestion != "" {
 		return CheckCongestion(o.Congestion)
 	}
 	return nil
 }
+
+func (o Options) prepareListener(network, address string, c syscall.RawConn) error {
+	return o.prepare(network, address, c)
+}
+
+func (o Options) settle(c *net.TCPConn) error { return c.SetLinger(0) }
 
 func setBacklog(*net.TCPListener, int) error { return errors.ErrUnsupported }
 
