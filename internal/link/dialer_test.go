@@ -153,11 +153,21 @@ func TestUnreachableProxy(t *testing.T) {
 	address := unreachable(t)
 	d := NewDialer([]Proxy{{Name: address, Address: address}}, states.States)
 	_, err := d.Dial(t.Context(), Want{Target: database})
-	if want := "proxy " + address + " cannot be reached; is it running?"; ohrouter.Message(err) != want {
+	if want := "proxy " + address + " cannot be reached (connection refused); is it running?"; ohrouter.Message(err) != want {
 		t.Errorf("message %q, want %q", ohrouter.Message(err), want)
 	}
 	if ohrouter.CodeOf(err) != ohrouter.ProxyUnreachable {
 		t.Errorf("Dial = %v (%s), want %s", err, ohrouter.CodeOf(err), ohrouter.ProxyUnreachable)
+	}
+}
+
+func TestProxyWithoutAnAddress(t *testing.T) {
+	p := newProxy(Proxy{Name: "dc1", Address: "dc1.internal:9000"}, newStates().States)
+	for _, dns := range []*net.DNSError{{Err: "no such host", Name: "dc1.internal", IsNotFound: true}, {Err: "i/o timeout", Name: "dc1.internal", IsTimeout: true}} {
+		err := p.failed(t.Context(), &net.OpError{Op: "dial", Err: dns})
+		if want := "proxy dc1 at dc1.internal:9000 cannot be found: the router cannot resolve dc1.internal (" + dns.Err + "); check the router's --proxy"; ohrouter.Message(err) != want {
+			t.Errorf("message %q, want %q", ohrouter.Message(err), want)
+		}
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -104,6 +105,7 @@ func (p *proxy) answered(s ohrouter.ProxyState) {
 func (p *proxy) failed(ctx context.Context, err error) error {
 	e := &ohrouter.Error{Code: ohrouter.ProxyUnreachable, Err: err}
 	foreign, refused := ohrouter.CodeOf(err) == ohrouter.InvalidRequest, ohrouter.CodeOf(err) == ohrouter.Unauthorized
+	dns, isName := errors.AsType[*net.DNSError](err)
 	switch {
 	case errors.Is(ctx.Err(), context.Canceled):
 		return fmt.Errorf("link to proxy %s: %w", p.Name, ctx.Err())
@@ -111,12 +113,14 @@ func (p *proxy) failed(ctx context.Context, err error) error {
 		e.Message = fmt.Sprintf("%s answers, but not as an oh-router proxy; check the router's --proxy", p.where())
 	case refused:
 		e.Message = fmt.Sprintf("no secure link to %s: %s", p.where(), ohrouter.Message(err))
+	case isName:
+		e.Message = fmt.Sprintf("%s cannot be found: the router cannot resolve %s (%s); check the router's --proxy", p.where(), dns.Name, dns.Err)
 	case hangsUp(err):
-		e.Message = fmt.Sprintf("%s hangs up without an answer; is it an oh-router proxy of this version?", p.where())
+		e.Message = fmt.Sprintf("%s hangs up without an answer; is it an oh-router proxy of this version, and do both sides have a certificate, or neither? Its log may say why", p.where())
 	case isTimeout(err):
-		e.Message = fmt.Sprintf("%s does not answer in time", p.where())
+		e.Message = fmt.Sprintf("%s does not answer in time; check its address, and what lies between it and the router", p.where())
 	default:
-		e.Message = fmt.Sprintf("%s cannot be reached; is it running?", p.where())
+		e.Message = fmt.Sprintf("%s cannot be reached%s; is it running?", p.where(), why(err))
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -150,6 +154,15 @@ func (p *proxy) snapshot() ohrouter.Proxy {
 		s.SeenAt = &seen
 	}
 	return s
+}
+
+// why returns what the system says of a connection that was not made, in
+// parentheses, if it does.
+func why(err error) string {
+	if errno, ok := errors.AsType[syscall.Errno](err); ok {
+		return " (" + errno.Error() + ")"
+	}
+	return ""
 }
 
 // hangsUp tells whether the peer's end of a connection was why an exchange with

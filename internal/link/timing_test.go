@@ -244,7 +244,7 @@ func TestSilentProxy(t *testing.T) {
 				}
 				l.Close()
 				err = l.proxy.failed(t.Context(), err)
-				if want := "proxy dc1 at 127.0.0.1:9000 does not answer in time"; ohrouter.Message(err) != want || ohrouter.CodeOf(err) != ohrouter.ProxyUnreachable {
+				if want := "proxy dc1 at 127.0.0.1:9000 does not answer in time; check its address, and what lies between it and the router"; ohrouter.Message(err) != want || ohrouter.CodeOf(err) != ohrouter.ProxyUnreachable {
 					t.Errorf("it says %s: %q, want %q", ohrouter.CodeOf(err), ohrouter.Message(err), want)
 				}
 				states.want(t, 0, 0, 0)

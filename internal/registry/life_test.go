@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -132,7 +133,7 @@ func TestPortsExhausted(t *testing.T) {
 		w.wantCode(err, ohrouter.PortsExhausted)
 		want := "no port of 20000-20009 is left: 8 bound, 1 resting (the first until " +
 			time.Now().Add(quarantine).UTC().Format(time.RFC3339) +
-			"), 1 in use by other programs; unbind something, widen --ports or shorten --quarantine"
+			"), 1 in use by other programs; widen --ports, or shorten --quarantine: so long a port rests that is unbound"
 		if got := ohrouter.Message(err); got != want {
 			t.Errorf("message\n%s, want\n%s", got, want)
 		}
@@ -343,6 +344,31 @@ func TestPatchFails(t *testing.T) {
 		w.wantCode(err, ohrouter.Internal)
 		if got, _ := w.Binding(b.ID); got.MaxSessions != 0 {
 			t.Errorf("max sessions %d after a failed patch, want 0", got.MaxSessions)
+		}
+	})
+}
+
+// A conflict says what the binding has, in words where it has nothing.
+func TestConflictSaysWhatThereIs(t *testing.T) {
+	inBubble(t, nil, func(t *testing.T, w *world) {
+		w.mustBind("db:1", nil)
+		w.mustBind("db:2", func(s *ohrouter.BindingSpec) { s.TTL, s.MaxSessions = ohrouter.Duration(time.Hour), 3 })
+		ttl := func(s *ohrouter.BindingSpec) { s.TTL = ohrouter.Duration(time.Minute) }
+		most := func(s *ohrouter.BindingSpec) { s.MaxSessions = 2 }
+		for _, tt := range []struct {
+			target string
+			ask    func(*ohrouter.BindingSpec)
+			want   string
+		}{
+			{"db:1", ttl, ", without ttl;"}, {"db:2", ttl, ", with ttl 1h0m0s;"},
+			{"db:1", most, ", without max_sessions;"},
+			{"db:1", func(s *ohrouter.BindingSpec) { s.ProxyProtocol = ohrouter.ProxyProtocolV2 }, ", without proxy_protocol;"},
+			{"db:2", func(s *ohrouter.BindingSpec) { most(s); s.TTL = 0 }, ", with max_sessions 3;"},
+		} {
+			_, _, err := w.bind(tt.target, tt.ask)
+			if w.wantCode(err, ohrouter.Conflict); !strings.Contains(ohrouter.Message(err), tt.want) {
+				t.Errorf("conflict %q, want it to say %q", ohrouter.Message(err), tt.want)
+			}
 		}
 	})
 }

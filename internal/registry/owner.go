@@ -65,7 +65,7 @@ func (r *Registry) mayCreate(spec ohrouter.BindingSpec, g ohrouter.Grant, f *fli
 		return nil
 	}
 	if spec.Proxy != "" && r.cfg.KnowsProxy != nil && !r.cfg.KnowsProxy(spec.Proxy) {
-		return ohrouter.Errorf(ohrouter.NoProxy, "no proxy is named %.40q; GET /v1/proxies lists them", spec.Proxy)
+		return ohrouter.Errorf(ohrouter.NoProxy, "no proxy is named %.40q; 'oh-router proxies' (GET /v1/proxies) lists them", spec.Proxy)
 	}
 	if spec.Owner == "" || r.cfg.Owners == nil {
 		return nil

@@ -215,5 +215,5 @@ func (p *ports) exhausted(q *search, now time.Time) error {
 	}
 	return ohrouter.Errorf(ohrouter.PortsExhausted,
 		"no port of %s is left: %d bound, %d resting%s, %d in use by other programs; "+
-			"unbind something, widen --ports or shorten --quarantine", among, bound, resting, soonest, len(q.tried))
+			"widen --ports, or shorten --quarantine: so long a port rests that is unbound", among, bound, resting, soonest, len(q.tried))
 }

@@ -90,28 +90,32 @@ func (r *Registry) stored(spec ohrouter.BindingSpec) *Stored {
 // agrees returns nil when the binding is what the spec asks for, else the
 // conflict. What the spec leaves out, or gives as zero, is as it is.
 func (f *facts) agrees(spec ohrouter.BindingSpec) error {
-	differs := func(field string, has any, patch bool) error {
+	differs := func(field string, has any, some, patch bool) error {
+		with := "without " + field
+		if some {
+			with = fmt.Sprintf("with %s %v", field, has)
+		}
 		how := "unbind it first"
 		if patch {
 			how = fmt.Sprintf("PATCH /v1/bindings/%s changes it, or unbind it first", f.kept.ID)
 		}
-		return ohrouter.Errorf(ohrouter.Conflict, "%s is bound already as %s, with %s %v; %s", f.target, f.kept.ID, field, has, how)
+		return ohrouter.Errorf(ohrouter.Conflict, "%s is bound already as %s, %s; %s", f.target, f.kept.ID, with, how)
 	}
 	switch {
 	case spec.Proxy != "" && spec.Proxy != f.kept.Proxy:
-		return differs("proxy", fmt.Sprintf("%q", f.kept.Proxy), false)
+		return differs("proxy", fmt.Sprintf("%q", f.kept.Proxy), f.kept.Proxy != "", false)
 	case spec.Port != 0 && spec.Port != f.port:
-		return differs("port", f.port, false)
+		return differs("port", f.port, true, false)
 	case spec.IdleTimeout != nil && *spec.IdleTimeout != 0 && *spec.IdleTimeout != f.kept.IdleTimeout:
-		return differs("idle_timeout", f.kept.IdleTimeout, true)
+		return differs("idle_timeout", f.kept.IdleTimeout, f.kept.IdleTimeout != 0, true)
 	case spec.TTL != 0 && spec.TTL != f.kept.TTL:
-		return differs("ttl", f.kept.TTL, true)
+		return differs("ttl", f.kept.TTL, f.kept.TTL != 0, true)
 	case len(spec.Allow) > 0 && !slices.Equal(spec.Allow, f.kept.Allow):
-		return differs("allow", f.kept.Allow, true)
+		return differs("allow", f.kept.Allow, len(f.kept.Allow) > 0, true)
 	case spec.MaxSessions != 0 && spec.MaxSessions != f.kept.MaxSessions:
-		return differs("max_sessions", f.kept.MaxSessions, true)
+		return differs("max_sessions", f.kept.MaxSessions, f.kept.MaxSessions != 0, true)
 	case spec.ProxyProtocol != "" && spec.ProxyProtocol != f.kept.ProxyProtocol:
-		return differs("proxy_protocol", fmt.Sprintf("%q", f.kept.ProxyProtocol), false)
+		return differs("proxy_protocol", f.kept.ProxyProtocol, f.kept.ProxyProtocol != "", false)
 	}
 	return nil
 }
