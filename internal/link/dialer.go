@@ -84,8 +84,8 @@ type Want struct {
 	// proxy that is tried. A link to park does not send it.
 	Preamble []byte
 	// Early is asked for the payload that there is so far, once the proxy is
-	// connected; it goes right behind the AckCommand. It is asked again while a
-	// proxy that is far away has not answered, and for every proxy that is tried.
+	// connected; it goes right behind the AckCommand. It may be asked again while a
+	// proxy that is far away has not answered, and is for every proxy that is tried.
 	// It may be nil, and is not asked for a link to park.
 	Early func() []byte
 }

@@ -2,6 +2,7 @@ package link
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net"
 	"sync"
@@ -196,4 +197,59 @@ func TestPayloadDoesNotWaitForTheAnswer(t *testing.T) {
 			l.Close()
 		}
 	})
+}
+
+// TestPayloadThatComesLate has a client that says something when the commands'
+// time to be taken is over, or can not be taken any more: the proxy gets all of
+// it, or there is no session.
+func TestPayloadThatComesLate(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		before func(*net.TCPConn) error // when the client has spoken
+		want   string
+		fails  bool
+	}{
+		{"after the deadline", func(c *net.TCPConn) error { return c.SetWriteDeadline(time.Unix(1, 0)) }, "SELECT 1", false},
+		{"in vain", (*net.TCPConn).CloseWrite, "", true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			got := make(chan string, 1)
+			address := listen(t, func(_ context.Context, c *net.TCPConn) {
+				errs := []error{frames.read(c, typeConnect, &connectCommand{}), frames.read(c, typeAck, &ackCommand{})}
+				b := make([]byte, len("SELECT 1"))
+				n, _ := io.ReadFull(c, b)
+				_, err := c.Write(encode(t, typeResponse, connectResponse{Resolved: resolved.String()}))
+				if err := errors.Join(append(errs, err)...); err != nil {
+					t.Errorf("the proxy got something else: %v", err)
+				}
+				got <- string(b[:n])
+			})
+			conn, err := net.Dial("tcp", address)
+			if err != nil {
+				t.Fatal(err)
+			}
+			l := newLink(conn, newStates().States)
+			defer l.Close()
+			l.proxy.pool.setUp = worthwhile
+			looks := 0
+			answered, err := ask(t, t.Context(), l, Want{Session: "s-1", Target: database, Early: func() []byte {
+				if looks++; looks < 3 {
+					return nil
+				}
+				if looks == 3 {
+					if err := tt.before(conn.(*net.TCPConn)); err != nil {
+						t.Error(err)
+					}
+				}
+				return []byte("SELECT 1")
+			}})
+			if (err != nil) != tt.fails || answered == tt.fails {
+				t.Errorf("handshake = %v, %v; want it to fail: %v", answered, err, tt.fails)
+			}
+			l.Close() // ends the wait of a proxy that did not get it
+			if s := <-got; s != tt.want {
+				t.Errorf("the proxy got %q, want %q", s, tt.want)
+			}
+		})
+	}
 }

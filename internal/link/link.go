@@ -50,8 +50,10 @@ func (l *Link) handshake(ctx context.Context, commands []byte, want Want) (answe
 	err = within(ctx, l.conn, limit, func() error {
 		until := time.Now().Add(limit)
 		_, werr := l.conn.Write(commands)
+		var unsaid error
 		if werr == nil && early && l.proxy.pool.distance() >= worthwhile {
-			if err := l.sayMore(ctx, want.Early, given, until); err != nil {
+			var err error
+			if unsaid, err = l.sayMore(ctx, want.Early, given, until); err != nil {
 				return err
 			}
 		}
@@ -60,7 +62,9 @@ func (l *Link) handshake(ctx context.Context, commands []byte, want Want) (answe
 			return err
 		}
 		var err error
-		answered, err = l.answered(m)
+		if answered, err = l.answered(m); err == nil && unsaid != nil {
+			answered, err = false, unsaid // the target would get a stream with a hole
+		}
 		return err
 	})
 	if err != nil {
@@ -77,29 +81,36 @@ func (l *Link) handshake(ctx context.Context, commands []byte, want Want) (answe
 // sayMore sends what the client says until the proxy does: a client that is at
 // some distance itself says its first word later than it connects, and that is
 // not to wait for the answer. given has been sent. It looks ever more seldom, and
-// leaves the connection with the deadline until.
-func (l *Link) sayMore(ctx context.Context, early func() []byte, given int, until time.Time) error {
+// leaves the connection with the deadline until. unsaid is why the proxy was not
+// told what the client has said: the answer may yet be that it need not be.
+func (l *Link) sayMore(ctx context.Context, early func() []byte, given int, until time.Time) (unsaid, err error) {
 	tcp := socket.TCP(l.conn)
 	if tcp == nil {
-		return nil
+		return nil, nil
 	}
 	for pause := tick; time.Until(until) > pause && ctx.Err() == nil; pause *= 2 {
 		if err := tcp.SetReadDeadline(time.Now().Add(pause)); err != nil {
-			return err
+			return nil, err
 		}
 		err := socket.WaitUntil(tcp, func() bool { return socket.Pending(tcp) })
 		if !errors.Is(err, os.ErrDeadlineExceeded) {
 			break // the answer tells, also what is wrong
 		}
-		if b := early(); len(b) > given {
-			if _, err := l.conn.Write(b[given:]); err != nil {
-				break
-			}
-			given = len(b)
+		b := early()
+		if len(b) == given {
+			continue
 		}
+		if err := errors.Join(tcp.SetWriteDeadline(time.Now().Add(Timeout)), ctx.Err()); err != nil {
+			return nil, err
+		}
+		if _, err := l.conn.Write(b[given:]); err != nil {
+			unsaid = fmt.Errorf("send payload behind %v: %w", typeAck, err)
+			break
+		}
+		given = len(b)
 	}
 	// In this order: the end of ctx sets a deadline, too, which this may undo.
-	return errors.Join(tcp.SetReadDeadline(until), ctx.Err())
+	return unsaid, errors.Join(tcp.SetReadDeadline(until), ctx.Err())
 }
 
 // exchange sends commands, the first of which is said, and reads the answer.
