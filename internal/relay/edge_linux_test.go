@@ -395,3 +395,54 @@ func TestSettleInBulk(t *testing.T) {
 	_ = to.Close()
 	<-ended
 }
+
+// TestLosingIsNotLookedAtInEachTurn has a session lose an end while the other
+// takes nothing.
+func TestLosingIsNotLookedAtInEachTurn(t *testing.T) {
+	e, err := NewEngine(1, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close()
+	far, near := make(chan net.Conn, 1), make(chan *pair, 1)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go func() {
+		c, _ := l.Accept()
+		far <- c
+	}()
+	s := newAsker(l.Addr().(*net.TCPAddr).AddrPort())
+	ln := accepting(t, e, func(c Conn) {
+		near <- c.Forward(Call{To: s.to, ConnectWithin: time.Minute, AnswerWithin: time.Minute}, s, new(Counters)).(rawSession).pair
+	})
+	a, err := net.Dial("tcp", ln.Addr.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, p := <-far, <-near
+	defer b.Close()
+	fmt.Fprint(b, "answer")
+	a.SetWriteDeadline(time.Now().Add(300 * time.Millisecond))
+	a.Write(make([]byte, 64<<20)) // more than anybody takes
+	socket.Abort(a)
+	lo := p.on()
+	do := func(f func()) {
+		done := make(chan struct{})
+		lo.order(func() { f(); close(done) })
+		<-done
+	}
+	for looked := false; !looked && len(s.ended) == 0; {
+		do(func() { looked = !lo.losing[p].next.IsZero() })
+	}
+	unlooked := new(pair) // who looked at it would find no loop
+	do(func() { lo.losing[unlooked] = losing{next: lo.now.Add(time.Minute)} })
+	for range 10 {
+		do(func() {})
+	}
+	do(func() { delete(lo.losing, unlooked) })
+	rawSession{p}.Cut()
+	<-s.ended
+}

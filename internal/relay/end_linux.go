@@ -15,6 +15,7 @@ import (
 type losing struct {
 	taken uint64    // bytes that it had taken at the last look
 	until time.Time // when it has taken nothing for too long
+	next  time.Time // when to look again
 }
 
 // isClosed tells whether a connection that has not been sent a FIN is over.
@@ -86,8 +87,9 @@ func (p *pair) lose() {
 		state := l.losing[p]
 		if taken := e.moved().Load() - uint64(unsent); taken != state.taken {
 			state = losing{taken: taken, until: l.now.Add(lingerFor)}
-			l.losing[p] = state
 		}
+		state.next = l.now.Add(loseEvery)
+		l.losing[p] = state
 		if err == nil && !delivered && l.now.Before(state.until) {
 			return
 		}

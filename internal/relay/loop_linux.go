@@ -439,8 +439,10 @@ func (l *loop) takeBusy() []*pair {
 }
 
 func (l *loop) lookAfterLosing() {
-	for p := range l.losing {
-		p.lose()
+	for p, state := range l.losing {
+		if !l.now.Before(state.next) {
+			p.lose()
+		}
 	}
 }
 
