@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"cmp"
 	"errors"
 	"io"
 	"os"
@@ -93,7 +94,7 @@ func (p *pair) say(b []byte) {
 	if s := p.ends[B].secure; s != nil {
 		o.said = true
 		if err := s.write(b); err != nil {
-			p.fail(err)
+			p.unheard(err)
 			return
 		}
 		b = nil // it is queued
@@ -111,7 +112,7 @@ func (p *pair) say(b []byte) {
 			}
 			return
 		default:
-			p.fail(os.NewSyscallError("write", err))
+			p.unheard(os.NewSyscallError("write", err))
 			return
 		}
 	}
@@ -120,6 +121,16 @@ func (p *pair) say(b []byte) {
 		o.answerBy = p.on().now.Add(o.answerWithin)
 	}
 	o.until = o.answerBy
+}
+
+// unheard ends an opening whose b takes nothing any more. It may have answered
+// before that.
+func (p *pair) unheard(err error) {
+	if p.opening.answerBy.IsZero() {
+		p.fail(err)
+		return
+	}
+	p.lastWords(err)
 }
 
 // sayMore sends b what a has said meanwhile, as far as it can be kept for
@@ -149,7 +160,7 @@ func (p *pair) hear() {
 		case errors.Is(err, errNothingYet):
 			return
 		case err != nil:
-			p.fail(err)
+			p.fail(cmp.Or(e.lost, err))
 			return
 		}
 		b := l.buf[:n]

@@ -152,8 +152,10 @@ func (p *pair) opened(e *end, events uint32) {
 	case err != nil && p.shaking(e) && e.hasSaid():
 		p.opening.lost = err
 		p.lineUp(e)
-	case err != nil && e.side == B && p.opening.stage == answering:
+	case err != nil && e.side == B && !p.opening.answerBy.IsZero():
 		p.lastWords(err)
+	case err != nil && e.side == B && p.opening.asker != nil && wasConnected(err):
+		p.connected() // reading tells of the rest
 	case err != nil:
 		p.lostEarly(e, err)
 	case p.shaking(e):
@@ -166,7 +168,7 @@ func (p *pair) opened(e *end, events uint32) {
 		p.connected()
 	case p.opening.stage == connecting:
 		p.say(p.opening.unsaid)
-		if !p.over && p.opening.stage == answering && e.readable {
+		if !p.over && p.opening != nil && p.opening.stage == answering && e.readable {
 			p.hear() // it has spoken already
 		}
 	default:
@@ -175,6 +177,12 @@ func (p *pair) opened(e *end, events uint32) {
 	if !p.over && p.opening != nil {
 		p.watch()
 	}
+}
+
+// wasConnected tells whether a connection was lost after it had been made: until
+// then a reset is a refusal.
+func wasConnected(err error) bool {
+	return errors.Is(err, unix.ECONNRESET) || errors.Is(err, unix.EPIPE)
 }
 
 // hasSaid tells whether there is something to read of an end that is lost: the

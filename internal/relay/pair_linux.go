@@ -357,7 +357,7 @@ func (p *pair) pushed(o *end) {
 	switch err := o.secure.push(); {
 	case err == nil:
 	case p.opening != nil:
-		p.fail(err)
+		p.unheard(err)
 	default:
 		p.lostEnd(o, err)
 	}

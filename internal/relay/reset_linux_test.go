@@ -16,6 +16,13 @@ import (
 // release is called.
 func held(t *testing.T, begin func(c relay.Conn)) (near *net.TCPConn, hold func() (release func())) {
 	t.Helper()
+	nears, hold := heldAll(t, begin)
+	return nears[0], hold
+}
+
+// heldAll accepts connections one after the other.
+func heldAll(t *testing.T, begin ...func(c relay.Conn)) (nears []*net.TCPConn, hold func() (release func())) {
+	t.Helper()
 	e, err := relay.NewEngine(1, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -24,11 +31,11 @@ func held(t *testing.T, begin func(c relay.Conn)) (near *net.TCPConn, hold func(
 	if err != nil {
 		t.Fatal(err)
 	}
-	first, here, gone := true, make(chan struct{}), make(chan struct{})
+	n, begun, here, gone := 0, make(chan struct{}), make(chan struct{}), make(chan struct{})
 	ln, err := e.Listen(l, relay.Accept{Accepted: func(c relay.Conn) {
-		if first {
-			first = false
-			begin(c)
+		if n++; n <= len(begin) {
+			begin[n-1](c)
+			begun <- struct{}{}
 			return
 		}
 		close(here)
@@ -42,7 +49,11 @@ func held(t *testing.T, begin func(c relay.Conn)) (near *net.TCPConn, hold func(
 		ln.Close()
 		e.Close()
 	})
-	return dial(t, ln.Addr.String()), func() func() {
+	for range begin {
+		nears = append(nears, dial(t, ln.Addr.String()))
+		<-begun
+	}
+	return nears, func() func() {
 		dial(t, ln.Addr.String())
 		<-here
 		return func() { close(gone) }
@@ -148,5 +159,98 @@ func TestResetBehindTheAnswer(t *testing.T) {
 				t.Errorf("ended: %+v", end)
 			}
 		})
+	}
+}
+
+// ending returns the end of a session, which has to have begun.
+func (o *opened) ending(t *testing.T) relay.End {
+	t.Helper()
+	select {
+	case end := <-o.end:
+		return end
+	case f := <-o.failures:
+		o.givenUp.Abort()
+		t.Fatalf("there was no session: %v", f.Err)
+		return relay.End{}
+	}
+}
+
+// TestLastWordsOfATarget has what is connected to say something, or nothing, and
+// reset the connection before its loop looks whether there is one: the session
+// stood, and has what it has said.
+func TestLastWordsOfATarget(t *testing.T) {
+	for _, words := range []string{"421 too many", ""} {
+		ln, at := listening(t)
+		first, second := newOpened(at), newOpened(at)
+		connected, looks := make(chan struct{}), make(chan struct{})
+		second.asked = func() { close(connected); <-looks } // right behind the connect of the first one
+		serve := func(o *opened) func(relay.Conn) {
+			return func(c relay.Conn) { c.Serve(relay.Terms{AskWithin: deadline}, o, new(relay.Counters)) }
+		}
+		nears, hold := heldAll(t, serve(first), serve(second))
+		near, other := nears[0], nears[1]
+		release := hold()
+		say(t, near, request)
+		say(t, other, request)
+		release()
+		<-connected
+		far := accepted(t, ln)
+		say(t, far, words)
+		socket.Abort(far)
+		close(looks)
+		if end := first.ending(t); end.Side != relay.B || !errors.Is(end.Err, syscall.ECONNRESET) {
+			t.Errorf("%q: ended: %+v, want the target to have reset it", words, end)
+		}
+		expect(t, near, answer+words)
+	}
+}
+
+// TestAnswerBeforeALossThatIsFoundByWriting has who is called answer and reset the connection,
+// while the client says something more.
+func TestAnswerBeforeALossThatIsFoundByWriting(t *testing.T) {
+	for _, over := range []string{"TCP", "TLS"} {
+		t.Run(over, func(t *testing.T) {
+			ln, at := listening(t)
+			o := newOpened(at)
+			call := relay.Call{To: at, Hello: []byte(hello), ConnectWithin: deadline, AnswerWithin: deadline}
+			cert := certificate(t)
+			if over == "TLS" {
+				call.Secure = secured(cert, false)
+			}
+			near, hold := held(t, func(c relay.Conn) { c.Forward(call, o, new(relay.Counters)) })
+			tcp := accepted(t, ln)
+			var far net.Conn = tcp
+			if over == "TLS" {
+				far = tls.Server(tcp, serverSettings(cert))
+			}
+			expect(t, far, hello)
+			release := hold()
+			say(t, near, "more") // before the loss: its event is first
+			say(t, far, answer+"payload")
+			socket.Abort(tcp)
+			release()
+			if end := o.ending(t); end.Side != relay.B || !errors.Is(end.Err, syscall.ECONNRESET) {
+				t.Errorf("ended: %+v", end)
+			}
+			expect(t, near, "payload")
+		})
+	}
+}
+
+// TestResetBeforeTheAnswer is told as what it is.
+func TestResetBeforeTheAnswer(t *testing.T) {
+	ln, at := listening(t)
+	o := newOpened(at)
+	call := relay.Call{To: at, Hello: []byte(hello), ConnectWithin: deadline, AnswerWithin: deadline}
+	_, hold := held(t, func(c relay.Conn) { c.Forward(call, o, new(relay.Counters)) })
+	far := accepted(t, ln)
+	expect(t, far, hello)
+	release := hold()
+	socket.Abort(far)
+	release()
+	f := o.failure(t)
+	o.givenUp.Abort()
+	if !errors.Is(f.Err, syscall.ECONNRESET) {
+		t.Errorf("failed with %v, want %v", f.Err, syscall.ECONNRESET)
 	}
 }
