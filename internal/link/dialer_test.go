@@ -7,8 +7,10 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"os"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -158,6 +160,45 @@ func TestUnreachableProxy(t *testing.T) {
 	}
 	if ohrouter.CodeOf(err) != ohrouter.ProxyUnreachable {
 		t.Errorf("Dial = %v (%s), want %s", err, ohrouter.CodeOf(err), ohrouter.ProxyUnreachable)
+	}
+}
+
+// A proxy that is known to serve nobody is asked when there is no other.
+func TestWhoIsAwayIsAskedLast(t *testing.T) {
+	f, away := newFar(t, nil), newFar(t, nil)
+	away.Name = "away"
+	n := newNear(t, nil, Pool{}, away.Proxy, f.Proxy)
+	dial := func(state ohrouter.ProxyState, want string) {
+		t.Helper()
+		n.proxies[0].state = state
+		l, err := n.Dial(t.Context(), Want{Session: "s-1", Target: database, Proxy: "away"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := l.Proxy(); got != want {
+			t.Errorf("away is %s, the link leads to %s, want %s", state, got, want)
+		}
+		l.Close()
+	}
+	dial(ohrouter.ProxyUnknown, "away")
+	dial(ohrouter.ProxyDown, "far")
+	dial(ohrouter.ProxyDraining, "far")
+	dial(ohrouter.ProxyUp, "away")
+	n.proxies[1].state = ohrouter.ProxyDown
+	dial(ohrouter.ProxyDown, "away") // the order of before
+}
+
+// What this machine lacks says nothing of the proxy.
+func TestNoSocketForALink(t *testing.T) {
+	for _, errno := range []syscall.Errno{syscall.EMFILE, syscall.ENFILE, syscall.EADDRNOTAVAIL} {
+		p := newProxy(Proxy{Name: "dc1", Address: "127.0.0.1:9000"}, newStates().States)
+		err := p.failed(t.Context(), os.NewSyscallError("connect", errno))
+		if want := "the router has run out of file descriptors or local ports, connecting to proxy dc1 at 127.0.0.1:9000 (" + errno.Error() + ")"; ohrouter.Message(err) != want || ohrouter.CodeOf(err) != ohrouter.Internal {
+			t.Errorf("message %q (%s), want %q", ohrouter.Message(err), ohrouter.CodeOf(err), want)
+		}
+		if s := p.snapshot(); s.State != ohrouter.ProxyUnknown || s.LastError != nil {
+			t.Errorf("%v makes the proxy %s, %v", errno, s.State, s.LastError)
+		}
 	}
 }
 

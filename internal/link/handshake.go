@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"time"
 
 	ohrouter "github.com/ohrouter/oh-router"
@@ -42,6 +43,10 @@ type Handshake struct {
 func (d *Dialer) Begin(want Want) *Handshake {
 	h := &Handshake{dialer: d, want: want}
 	h.rest, h.worst = d.candidates(want)
+	if len(h.rest) > 1 { // whom it is known to be in vain to ask comes last
+		h.rest = slices.Clone(h.rest)
+		slices.SortStableFunc(h.rest, func(a, b *proxy) int { return a.away() - b.away() })
+	}
 	if h.worst == nil {
 		h.bound = h.rest[0].Name == want.Proxy
 		h.hello, h.worst = want.commands()

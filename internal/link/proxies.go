@@ -100,8 +100,19 @@ func (p *proxy) answered(s ohrouter.ProxyState) {
 	p.state, p.seen, p.refused = s, time.Now(), false
 }
 
+// away returns 1 for a proxy that is known to serve nobody now, else 0.
+func (p *proxy) away() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.state == ohrouter.ProxyDown || p.state == ohrouter.ProxyDraining {
+		return 1
+	}
+	return 0
+}
+
 // failed makes an error of a handshake that was not completed. When that is
-// because ctx ended, it says nothing of the proxy.
+// because ctx ended, or this process may have no more sockets, it says nothing of
+// the proxy.
 func (p *proxy) failed(ctx context.Context, err error) error {
 	e := &ohrouter.Error{Code: ohrouter.ProxyUnreachable, Err: err}
 	foreign, refused := ohrouter.CodeOf(err) == ohrouter.InvalidRequest, ohrouter.CodeOf(err) == ohrouter.Unauthorized
@@ -109,6 +120,10 @@ func (p *proxy) failed(ctx context.Context, err error) error {
 	switch {
 	case errors.Is(ctx.Err(), context.Canceled):
 		return fmt.Errorf("link to proxy %s: %w", p.Name, ctx.Err())
+	case isOwn(err):
+		e.Code = ohrouter.Internal
+		e.Message = fmt.Sprintf("the router has run out of file descriptors or local ports, connecting to %s%s", p.where(), why(err))
+		return e
 	case foreign:
 		e.Message = fmt.Sprintf("%s answers, but not as an oh-router proxy; check the router's --proxy", p.where())
 	case refused:
@@ -154,6 +169,12 @@ func (p *proxy) snapshot() ohrouter.Proxy {
 		s.SeenAt = &seen
 	}
 	return s
+}
+
+// isOwn tells whether a connection was not made for want of something that this
+// process, or its machine, is to have.
+func isOwn(err error) bool {
+	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) || errors.Is(err, syscall.EADDRNOTAVAIL)
 }
 
 // why returns what the system says of a connection that was not made, in
