@@ -156,6 +156,10 @@ func (p *Proxy) Draining() bool {
 	return p.draining
 }
 
+// lateFor is how long a proxy that has nothing left to do answers routers that do
+// not know yet: who was not told cannot ask another one, once a client has spoken.
+const lateFor = 100 * time.Millisecond
+
 // Shutdown refuses new sessions from now on, with code [ohrouter.Draining],
 // waits for those that run until ctx is done, resets the rest, and stops
 // listening. It is idempotent.
@@ -174,6 +178,10 @@ func (p *Proxy) Shutdown(ctx context.Context) {
 	p.drain() // warm and parked links: their clients have not come
 	select {
 	case <-p.idle:
+	case <-ctx.Done():
+	}
+	select {
+	case <-time.After(lateFor): // what routers have sent meanwhile gets its answer
 	case <-ctx.Done():
 	}
 	p.stop()

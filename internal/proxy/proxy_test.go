@@ -7,6 +7,8 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"runtime"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -180,6 +182,46 @@ func TestDrain(t *testing.T) {
 	l.Close()
 	<-down
 	f.wantCode(x.Target, ohrouter.ProxyUnreachable)
+}
+
+// TestWhoComesLateIsToldOfTheDrain has a router that does not know of a shutdown
+// until there is nothing to wait for any more.
+func TestWhoComesLateIsToldOfTheDrain(t *testing.T) {
+	for range 10 {
+		f := start(t, patient, "127.0.0.1:*")
+		over := make(chan struct{})
+		go func() { f.Shutdown(context.Background()); close(over) }()
+		for !f.Draining() {
+			runtime.Gosched()
+		}
+		if _, err := f.ask(ohrouter.Target{Host: "127.0.0.1", Port: 1}, false); ohrouter.CodeOf(err) != ohrouter.NoProxy {
+			t.Errorf("link: %v (%s), want to be told of the drain", err, ohrouter.CodeOf(err))
+		}
+		<-over
+	}
+}
+
+// TestDrainEndsALookUp has a target that is still being looked up when time is up:
+// that says nothing of the target.
+func TestDrainEndsALookUp(t *testing.T) {
+	f := start(t, patient, "db:*")
+	asked := make(chan struct{})
+	f.names.resolve = func(ctx context.Context, _ string) ([]netip.Addr, error) {
+		close(asked)
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	answer := make(chan error)
+	go func() {
+		_, err := f.ask(ohrouter.Target{Host: "db", Port: 1}, false)
+		answer <- err
+	}()
+	<-asked
+	f.Shutdown(ended())
+	<-answer
+	if lines := f.log.lines("target not connected"); len(lines) != 1 || !strings.Contains(lines[0], "code=draining") {
+		t.Errorf("the log says %q", lines)
+	}
 }
 
 func TestShutdownCuts(t *testing.T) {

@@ -233,6 +233,8 @@ func (s *session) take(c relay.Conn, f relay.Failure, notConnected error) {
 	})
 }
 
+var errDraining = ohrouter.Errorf(ohrouter.Draining, "the proxy is shutting down")
+
 // serve makes a link a session. It tells whether the relay has it now, and will
 // end it.
 func (s *session) serve(begun link.Begun, notConnected error) (carried bool) {
@@ -246,13 +248,16 @@ func (s *session) serve(begun link.Begun, notConnected error) (carried bool) {
 	s.nameRouter(req.Leaf())
 	switch {
 	case !p.begin(s, way{}):
-		err = ohrouter.Errorf(ohrouter.Draining, "the proxy is shutting down")
+		err = errDraining
 	case notConnected != nil:
 		err = notConnected
 	default:
 		var target *net.TCPConn
 		if target, err = p.connect(p.ctx, req.Target); err == nil {
 			return s.carry(target)
+		}
+		if p.ctx.Err() != nil { // that is why, and not the target
+			err = errDraining
 		}
 	}
 	s.reject(err)
