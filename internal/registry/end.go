@@ -97,10 +97,12 @@ func (r *Registry) ReleaseOwned(ctx context.Context, owner string) error {
 	group.SetLimit(saveParallel)
 	for _, id := range ids {
 		group.Go(func() error {
-			if err := r.release(ctx, id, 0, "revoked"); ohrouter.CodeOf(err) != ohrouter.NotFound {
-				return err
+			err := r.release(ctx, id, 0, "revoked")
+			if ohrouter.CodeOf(err) == ohrouter.NotFound {
+				return nil // it has ended by itself
 			}
-			return nil // it has ended by itself
+			r.cfg.Listeners.Close(done(), id) // which is under way: this waits for it
+			return err
 		})
 	}
 	return group.Wait()

@@ -124,6 +124,9 @@ func TestRevokedOwner(t *testing.T) {
 			if w.listeners.listens(b.Port) {
 				t.Errorf("port %d of a revoked owner listens", b.Port)
 			}
+			if n := w.listeners.Usage(b.ID).Sessions; n != 0 {
+				t.Errorf("%d sessions of a revoked owner are open", n)
+			}
 		}
 		wait(time.Second)
 		w.wantState(first.ID, "")
