@@ -169,7 +169,8 @@ type Proxy struct {
 
 // Usage is what a binding's port has been used for since the router started.
 type Usage struct {
-	Sessions      int // open now
+	Sessions      int // open now, with those that are being set up
+	Standing      int // of these, those whose target is connected
 	SessionsTotal uint64
 	BytesUp       uint64 // client → target, live
 	BytesDown     uint64

@@ -115,7 +115,7 @@ const freshFor = 30 * time.Second
 // fresh tells whether a bind may do without a check.
 func (f *facts) fresh(u ohrouter.Usage, now time.Time) bool {
 	ok := later(f.okAt, u.LastOK)
-	return u.Sessions > 0 || !ok.IsZero() && now.Sub(ok) < freshFor
+	return u.Standing > 0 || !ok.IsZero() && now.Sub(ok) < freshFor
 }
 
 // idleEnd returns when the binding has been idle for long enough; zero: never.

@@ -145,6 +145,7 @@ func (l *fakeListeners) session(id string, n int) {
 	defer l.mu.Unlock()
 	u := l.usage[id]
 	u.Sessions += n
+	u.Standing += n
 	if n > 0 {
 		u.SessionsTotal++
 		u.LastOK = time.Now()

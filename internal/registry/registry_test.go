@@ -139,6 +139,9 @@ func TestBindRepeated(t *testing.T) {
 		again(2)
 		w.listeners.session(first.ID, -1)
 		again(3) // its set-up is a minute ago
+		wait(time.Minute)
+		w.listeners.set(func() { w.listeners.usage[first.ID] = ohrouter.Usage{Sessions: 1} })
+		again(4) // one that has no target yet says nothing of it
 	})
 }
 

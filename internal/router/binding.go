@@ -210,6 +210,9 @@ func (r *Router) Usage(id string) ohrouter.Usage {
 	u.Sessions = len(b.sessions)
 	u.SessionsTotal += uint64(len(b.sessions))
 	for _, s := range b.sessions {
+		if s.link != nil {
+			u.Standing++
+		}
 		u.BytesUp += s.live.AB.Load()
 		u.BytesDown += s.live.BA.Load()
 	}

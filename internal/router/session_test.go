@@ -66,7 +66,7 @@ func TestSessionIsListedAndCountedLive(t *testing.T) {
 		t.Errorf("the Linker was asked for %+v", w)
 	}
 	u := f.Usage("b-1")
-	if u.Sessions != 1 || u.SessionsTotal != 1 || u.BytesUp != 5 || u.BytesDown != 2 || u.LastOK.IsZero() || !u.LastEnd.IsZero() || u.LastError != nil {
+	if u.Sessions != 1 || u.Standing != 1 || u.SessionsTotal != 1 || u.BytesUp != 5 || u.BytesDown != 2 || u.LastOK.IsZero() || !u.LastEnd.IsZero() || u.LastError != nil {
 		t.Errorf("Usage = %+v, want one session of 5 and 2 bytes", u)
 	}
 	if up, open := f.count("ohrouter_bytes_total", "up"), f.count("ohrouter_sessions", ""); up != 5 || open != 2 {
