@@ -150,13 +150,11 @@ func kept(b ohrouter.Binding) string {
 	return fmt.Sprintf("   (released after %v without use)", b.IdleTimeout)
 }
 
-// reachable returns the address at which this machine reaches a listener.
+// reachable returns the address at which this machine reaches a listener. One of
+// all addresses has those of IPv4, and there may be no IPv6.
 func reachable(a netip.AddrPort) netip.AddrPort {
-	switch {
-	case !a.Addr().IsUnspecified():
-		return netip.AddrPortFrom(a.Addr().Unmap(), a.Port())
-	case a.Addr().Is4():
+	if a.Addr().IsUnspecified() {
 		return netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), a.Port())
 	}
-	return netip.AddrPortFrom(netip.IPv6Loopback(), a.Port())
+	return netip.AddrPortFrom(a.Addr().Unmap(), a.Port())
 }

@@ -114,7 +114,7 @@ func TestCheck(t *testing.T) {
 			"FILE:x: line 8: there is no such key; there are log_level, log_format, audit_log, drain_timeout, dead_peer_timeout, backlog, loops, busy_poll, insecure, link_security, tls_cert, tls_key, tls_ca, max_handshake_bytes, handshake_timeout, the sections router and proxy\n" +
 			"FILE:log_level: \"loud\" is not a level: debug, info, warn or error\n" +
 			"FILE:router.park: 1m is too long: it may be 30s at most\n" +
-			"FILE:router.listen: 0.0.0.0 (all addresses) is not a loopback address, and there is no certificate to secure it with: make one with 'oh-router ca init', use one such as 127.0.0.1:8080, or accept the risk with --insecure\n" +
+			"FILE:router.listen: :: (all addresses) is not a loopback address, and there is no certificate to secure it with: make one with 'oh-router ca init', use one such as 127.0.0.1:8080, or accept the risk with --insecure\n" +
 			"FILE:proxy.metrics: 10.0.0.1 is not a loopback address, and metrics are served to everybody, in the clear: say --open-metrics if whoever reaches it may read them, or use one such as 127.0.0.1:9100"},
 		{"insecure", "insecure: true\nrouter: {listen: ':8080', proxy: ['proxy.example:9000']}\nproxy: {listen: '10.0.0.1:9000'}\n", ""},
 	}

@@ -128,9 +128,9 @@ func parseListen(s string) (netip.AddrPort, error) {
 	if err != nil {
 		return netip.AddrPort{}, fmt.Errorf("%.100q: the port is not a number from 0 to 65535 (0: any that is free)", s)
 	}
-	// Go listens on IPv6, too, when told the unspecified IPv4 address, and
-	// does without where there is none.
-	addr := netip.IPv4Unspecified()
+	// On that of IPv6 Go listens on IPv4, too, and on it alone where there is
+	// no IPv6.
+	addr := netip.IPv6Unspecified()
 	if host != "" {
 		if addr, err = parseIP(host); err != nil {
 			return netip.AddrPort{}, err

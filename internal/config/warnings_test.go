@@ -20,7 +20,7 @@ func loadLine(t *testing.T, role Role, line string) Config {
 // TestOpen checks that insecure is said to open what it does, and nothing else.
 func TestOpen(t *testing.T) {
 	const (
-		calls    = "calls of the API at 0.0.0.0:1, tokens included, are not encrypted"
+		calls    = "calls of the API at [::]:1, tokens included, are not encrypted"
 		noTokens = "as long as there is no API token, whoever reaches the API may map targets"
 		anything = "as long as there is no API token, whoever reaches the API may map any target, those on loopback of this machine included"
 		links    = "links to a.example:2 and 10.0.0.1:3 are neither encrypted nor authenticated"
