@@ -1,8 +1,10 @@
 package policy
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"net/netip"
 	"strings"
 
 	"github.com/ohrouter/oh-router"
@@ -38,12 +40,27 @@ func parseGlob(s string) (string, error) {
 	s = strings.Join(labels, ".")
 	// 10.0.* would be taken for a network, and would match 10.0.example.com.
 	if strings.Trim(s, "0123456789.*") == "" && strings.Trim(s, ".*") != "" {
-		return "", fmt.Errorf("%.100q looks like a range of addresses: write it as a CIDR, as in 10.0.0.0/8", s)
+		return "", fmt.Errorf("%.100q looks like a range of addresses: write %s", s, cmp.Or(network(s), "it as a CIDR, as in 10.0.0.0/8"))
 	}
 	if len(s) > maxGlob {
 		return "", fmt.Errorf("its host is longer than the %d characters of a host name", maxGlob)
 	}
 	return s, nil
+}
+
+// network returns the CIDR that 10.0.* or 10.0.*.* stands for; "" if there is
+// none.
+func network(s string) string {
+	numbers := strings.TrimRight(s, ".*")
+	dots := strings.Count(numbers, ".")
+	if !strings.HasPrefix(s[len(numbers):], ".") || strings.Count(s, ".") > 3 {
+		return ""
+	}
+	p, err := netip.ParsePrefix(fmt.Sprintf("%s%s/%d", numbers, strings.Repeat(".0", 3-dots), 8*(dots+1)))
+	if err != nil {
+		return ""
+	}
+	return cidrString(p)
 }
 
 // canonicalLabel returns the canonical form of what stands between two dots.

@@ -70,6 +70,8 @@ func parsePattern(s string) (pattern, error) {
 		return pattern{}, err
 	}
 	switch _, notAddr := netip.ParseAddr(host); {
+	case host == "":
+		return pattern{}, fmt.Errorf("it names no host; every host with these ports is *:%s", p.ports)
 	case strings.EqualFold(host, "any"):
 		return pattern{}, fmt.Errorf("any stands alone; every host with these ports is *:%s", p.ports)
 	case host[0] == '[':
@@ -88,16 +90,25 @@ func parsePattern(s string) (pattern, error) {
 func splitPorts(s string) (host, ports string, err error) {
 	i := strings.LastIndexByte(s, ':')
 	if i < 0 || s[0] == '[' && i < strings.LastIndexAny(s, "]/") {
-		return "", "", fmt.Errorf("it names no ports: add them, as in %.100s:443, or :* for all", s)
+		return "", "", withoutPorts(s)
 	}
 	host, ports = s[:i], s[i+1:]
-	switch {
-	case host == "":
-		return "", "", fmt.Errorf("it names no host; every host with these ports is *:%.100s", ports)
-	case host[0] != '[' && strings.Contains(host, ":"):
+	if host != "" && host[0] != '[' && strings.Contains(host, ":") {
 		return "", "", errors.New("an IPv6 address goes in brackets, as in [2001:db8::1]:443 or [2001:db8::]/32:443")
 	}
 	return host, ports, nil
+}
+
+// withoutPorts returns the error for a pattern that has a host or ports, and not
+// both, with what to write where that would do.
+func withoutPorts(s string) error {
+	if ports, err := parsePorts(s); err == nil && !ports.all() {
+		return fmt.Errorf(`it names no host: write one, as in db.internal:%s, or *:%[1]s for every host; in a list of a file, a pattern with a comma goes in quotes: "db.internal:80,443"`, ports)
+	}
+	if _, err := parsePattern(s + ":443"); err != nil {
+		return fmt.Errorf("it names no ports, and %w", err)
+	}
+	return fmt.Errorf("it names no ports: add them, as in %s:443, or :* for all", s)
 }
 
 // parseBracketed reads "[IPv6]" and "[IPv6]/BITS".

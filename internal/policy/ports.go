@@ -21,7 +21,7 @@ type portSet []portRange
 // parsePorts reads "*" and lists such as "22,80,1000-2000".
 func parsePorts(s string) (portSet, error) {
 	if s == "" {
-		return nil, errors.New("its ports are missing: 443, 1000-2000, 22,80 or * for all")
+		return nil, errors.New("its ports are missing: write one (443), a range (1000-2000), several (22,80), or * for all")
 	}
 	if len(s) > maxPorts {
 		return nil, fmt.Errorf("its ports are longer than %d characters", maxPorts)
