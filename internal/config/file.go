@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strconv"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -124,7 +125,7 @@ func (f *file) value(s setting, n *yaml.Node) {
 	case s.split == nil:
 		g.items = []string{n.Value}
 	case n.Kind != yaml.SequenceNode:
-		f.wrong(s.key, n, fmt.Errorf("it takes a list: write %s: [%.60q]", s.flag(), n.Value))
+		f.wrong(s.key, n, notList(s, n.Value))
 		return
 	}
 	for _, item := range n.Content {
@@ -136,6 +137,20 @@ func (f *file) value(s setting, n *yaml.Node) {
 		g.items = append(g.items, item.Value)
 	}
 	f.values[s.key] = g
+}
+
+// notList returns the error for one text, or "" for a section, where a list has
+// to be: with the list to write, if that is known to do.
+func notList(s setting, text string) error {
+	var items []string
+	for _, item := range s.split(text) {
+		items = append(items, strconv.Quote(item))
+	}
+	list := "[" + strings.Join(items, ", ") + "]"
+	if len(items) == 0 || len(list) > 300 || s.set(new(Config), s.split(text)) != nil {
+		return errors.New(`it takes a list: a line for each item, that begins with "- "`)
+	}
+	return fmt.Errorf("it takes a list: write %s: %s", s.key[strings.IndexByte(s.key, '.')+1:], list)
 }
 
 // wrong notes a problem with a key.
