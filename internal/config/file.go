@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"regexp"
 	"strconv"
 	"strings"
 
@@ -64,7 +65,7 @@ func parseFile(path string, data []byte) (values, []error) {
 	case errors.Is(err, io.EOF):
 		return nil, nil
 	case err != nil:
-		return nil, []error{&Problem{Where: path, Err: yamlError(err)}}
+		return nil, []error{&Problem{Where: path, Err: yamlError(err, data)}}
 	}
 	if err := dec.Decode(&more); !errors.Is(err, io.EOF) {
 		return nil, []error{&Problem{Where: path, Err: errors.New("what follows the first YAML document cannot be read as settings: a file has one")}}
@@ -74,10 +75,18 @@ func parseFile(path string, data []byte) (values, []error) {
 }
 
 // yamlError returns the library's error without its name, on one line, and with
-// the cause that patterns make likely.
-func yamlError(err error) error {
+// the cause that data makes likely.
+func yamlError(err error, data []byte) error {
 	text := strings.ReplaceAll(strings.TrimPrefix(err.Error(), "yaml: "), "\n", " ")
-	return errors.New(text + " (a value that begins with * or [ goes in quotes)")
+	// A glob, or an IPv6 address in brackets, that no quote and no # precedes.
+	bare := regexp.MustCompile(`(?im)^[^"'#\n]*[\s,=\[](\*|\[[0-9a-f]*:[0-9a-f]*:)`)
+	switch {
+	case regexp.MustCompile(`(?m)^ *\t`).Match(data):
+		text += " (indent with spaces, not with tabs)"
+	case bare.Match(data):
+		text += " (a value that begins with * or [ goes in quotes)"
+	}
+	return errors.New(text)
 }
 
 // section takes in a mapping; prefix is "" for the whole file, "router." for

@@ -115,7 +115,14 @@ func TestCheck(t *testing.T) {
 		{"no proxies", "router: {proxy: []}\n", "FILE:router.proxy: it names no proxy, so nothing could be mapped: leave it out for the default"},
 		{"commas in an item", "proxy: {allow: ['a:1,b:2']}\n", "FILE:proxy.allow: pattern \"a:1,b:2\": an IPv6 address goes in brackets, as in [2001:db8::1]:443 or [2001:db8::]/32:443"},
 		{"two documents", "log_level: info\n---\nlog_level: info\n", "FILE: what follows the first YAML document cannot be read as settings: a file has one"},
-		{"syntax", "router:\n  listen: [\n", "FILE: line 2: did not find expected node content (a value that begins with * or [ goes in quotes)"},
+		{"syntax", "router:\n  listen: [\n", "FILE: line 2: did not find expected node content"},
+		{"open brace", "router: {listen: '[::1]:80' # '*'\n", "FILE: line 1: did not find expected ',' or '}'"},
+		{"open quote", "router:\n  listen: \"[::1]:80\n", "FILE: line 2: found unexpected end of stream"},
+		{"tab", "router:\n\tpark: 3s\n", "FILE: line 2: found character that cannot start any token (indent with spaces, not with tabs)"},
+		{"tab behind spaces", "router:\n  park: 3s\n  \tports: 1-2\n", "FILE: line 2: found a tab character that violates indentation (indent with spaces, not with tabs)"},
+		{"address without quotes", "router: {proxy: [east=[::1]:80]}\n", "FILE: did not find expected ',' or ']' (a value that begins with * or [ goes in quotes)"},
+		{"network without quotes", "proxy:\n  allow:\n    - [2001:DB8::]/32:80\n", "FILE: line 2: did not find expected '-' indicator (a value that begins with * or [ goes in quotes)"},
+		{"glob for an alias", "proxy: {allow: [*db:80]}\n", "FILE: unknown anchor 'db' referenced (a value that begins with * or [ goes in quotes)"},
 		{"glob without quotes", "proxy:\n  allow:\n    - *.internal:80\n", "FILE: line 3: did not find expected alphabetic or numeric character (a value that begins with * or [ goes in quotes)"},
 		{"all at once", "log_level: loud\nrouter:\n  ports: 9\n  park: 1m\n  listen: :8080\nproxy:\n  metrics: 10.0.0.1:1\nx: 1\n", "" +
 			"FILE:x: line 8: there is no such key; there are log_level, log_format, audit_log, drain_timeout, dead_peer_timeout, backlog, loops, busy_poll, insecure, link_security, tls_cert, tls_key, tls_ca, max_handshake_bytes, handshake_timeout, the sections router and proxy\n" +
