@@ -12,6 +12,7 @@ import (
 	ohrouter "github.com/ohrouter/oh-router"
 	"github.com/ohrouter/oh-router/client"
 	"github.com/ohrouter/oh-router/internal/audit"
+	"github.com/ohrouter/oh-router/internal/config"
 )
 
 // The exit codes besides 0.
@@ -96,19 +97,11 @@ func flagError(cmd *cobra.Command, err error) error {
 	return usageErrorf("%s", said)
 }
 
-// likelyFlags returns the flags of cmd that somebody may have meant with name:
-// those that begin so, or are spelt almost so.
+// likelyFlags returns the flags of cmd that somebody may have meant with name.
 func likelyFlags(cmd *cobra.Command, name string) []string {
-	var flags cobra.Command // it knows that of commands
-	cmd.Flags().VisitAll(func(f *pflag.Flag) {
-		flags.AddCommand(&cobra.Command{Use: f.Name, Run: func(*cobra.Command, []string) {}})
-	})
-	for flags.SuggestionsMinimumDistance = 1; flags.SuggestionsMinimumDistance <= 2; flags.SuggestionsMinimumDistance++ {
-		if likely := flags.SuggestionsFor(name); len(likely) > 0 {
-			return likely
-		}
-	}
-	return nil
+	var flags []string
+	cmd.Flags().VisitAll(func(f *pflag.Flag) { flags = append(flags, f.Name) })
+	return config.Near(name, flags)
 }
 
 // takes returns the check for a command whose arguments are named, such as

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -172,7 +173,7 @@ func (f *file) wrong(key string, n *yaml.Node, err error) {
 }
 
 // unknown returns the error for a key that prefix's section does not have: with
-// the one that was probably meant, else with all there are.
+// the ones that may have been meant, else with all there are.
 func unknown(prefix, word string) error {
 	last := strings.ReplaceAll(strings.ToLower(word[strings.LastIndexByte(word, '.')+1:]), "-", "_")
 	var meant, have []string
@@ -191,8 +192,13 @@ func unknown(prefix, word string) error {
 	if len(meant) > 0 {
 		return fmt.Errorf("there is no such key, but there is %s", strings.Join(meant, " and "))
 	}
+	words := have
 	if prefix == "" {
+		words = append(slices.Clone(have), string(RouterRole), string(ProxyRole))
 		have = append(have, "the sections router and proxy")
+	}
+	if near := Near(last, words); len(near) > 0 {
+		return fmt.Errorf("there is no such key; did you mean %s?", strings.Join(near, " or "))
 	}
 	return fmt.Errorf("there is no such key; there are %s", strings.Join(have, ", "))
 }
