@@ -191,7 +191,7 @@ func TestValuesRefused(t *testing.T) {
 		{Up, "--listen=0.0.0.0:8080", `--listen: 0.0.0.0 (all addresses) is not a loopback address, and there is no certificate to secure it with: run 'oh-router router' and 'oh-router proxy', which can have one, use one such as 127.0.0.1:8080, or accept the risk with --insecure`},
 		{Up, "--log-level=loud", `--log-level: "loud" is not a level: debug, info, warn or error`},
 		{Up, "--dead-peer-timeout=4s", `--dead-peer-timeout: 4s is too short: it has to be 5s at least`},
-		{Up, "--dead-peer-timeout=11m", `--dead-peer-timeout: 11m is too long: it may be 10m0s at most`},
+		{Up, "--dead-peer-timeout=11m", `--dead-peer-timeout: 11m is too long: it may be 10m at most`},
 		{Up, "--dead-peer-timeout=7500ms", `--dead-peer-timeout: 7500ms is not a whole number of seconds`},
 		{Up, "--backlog=many", `--backlog: "many" is neither system nor a number from 1 to 1000000`},
 		{Up, "--loops=0", `--loops: "0" is neither auto nor a number from 1 to 64`},
@@ -213,7 +213,7 @@ func TestValuesRefused(t *testing.T) {
 		{Up, "--dial-timeout=0", `--dial-timeout: 0 is too short: it has to be more than 0`},
 		{ProxyRole, "--max-handshakes=0", `--max-handshakes: "0" is not a number from 1 to 1000000`},
 		{RouterRole, "--max-handshake-bytes=4096", `--max-handshake-bytes: "4096" is not a number of bytes from 8192 to 262144`},
-		{Up, "--dial-timeout=2m", `--dial-timeout: 2m is too long: it may be 1m0s at most`},
+		{Up, "--dial-timeout=2m", `--dial-timeout: 2m is too long: it may be 1m at most`},
 		{Up, "--listen=8080", `--listen: "8080" is not IP:PORT, as in 127.0.0.1:8080, [::1]:8080, or :8080 for all addresses`},
 		{Up, "--listen=127.0.0.1:http", `--listen: "127.0.0.1:http": the port is not a number from 0 to 65535 (0: any that is free)`},
 		{Up, "--listen=router.example:80", `--listen: "router.example" is not an IP address of this machine, such as 127.0.0.1 or ::1`},
@@ -244,6 +244,17 @@ func TestValuesRefused(t *testing.T) {
 	want := "OH_ROUTER_INSECURE: \"maybe\" is neither true nor false\nOH_ROUTER_PARK: 1m is too long: it may be 30s at most"
 	if err == nil || err.Error() != want {
 		t.Errorf("Load with wrong variables:\n got %v\nwant %s", err, want)
+	}
+}
+
+func TestShort(t *testing.T) {
+	for d, want := range map[time.Duration]string{
+		0: "0s", 75 * time.Microsecond: "75µs", 10 * time.Second: "10s", time.Minute: "1m", 90 * time.Second: "1m30s",
+		time.Hour: "1h", 90 * time.Minute: "1h30m", 720 * time.Hour: "720h", time.Hour + time.Second: "1h0m1s",
+	} {
+		if got := short(d); got != want {
+			t.Errorf("short(%v) = %s, want %s", d, got, want)
+		}
 	}
 }
 

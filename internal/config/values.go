@@ -110,11 +110,23 @@ func parseDuration(s string, low, high time.Duration) (time.Duration, error) {
 	case d < low && low == 1:
 		return 0, fmt.Errorf("%s is too short: it has to be more than 0", s)
 	case d < low:
-		return 0, fmt.Errorf("%s is too short: it has to be %s at least", s, low)
+		return 0, fmt.Errorf("%s is too short: it has to be %s at least", s, short(low))
 	case d > high:
-		return 0, fmt.Errorf("%s is too long: it may be %s at most", s, high)
+		return 0, fmt.Errorf("%s is too long: it may be %s at most", s, short(high))
 	}
 	return d, nil
+}
+
+// short returns a duration as people write it: 10m, and not 10m0s.
+func short(d time.Duration) string {
+	s := d.String()
+	if strings.HasSuffix(s, "m0s") {
+		s = strings.TrimSuffix(s, "0s")
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = strings.TrimSuffix(s, "0m")
+	}
+	return s
 }
 
 // parseListen reads the address of a listener. An empty host is every address
