@@ -221,6 +221,7 @@ func TestValuesRefused(t *testing.T) {
 		{Up, "--advertise=router:80", `--advertise: "router:80" is not a host: give a name or an address without a port`},
 		{Up, "--advertise=0.0.0.0", `--advertise: nobody can connect to 0.0.0.0: give a name or an address that clients reach, or leave it out`},
 		{Up, "--ports=0-10", `--ports: "0-10" is not a range of ports from 1 to 65535, as in 20000-29999`},
+		{Up, "--ports=20000-0", `--ports: "20000-0" is not a range of ports from 1 to 65535, as in 20000-29999`},
 		{Up, "--ports=1-65536", `--ports: "1-65536" is not a range of ports from 1 to 65535, as in 20000-29999`},
 		{Up, "--ports=30-20", `--ports: 30-20 ends before it begins: write 20-30`},
 		{RouterRole, "--proxy=host", `--proxy: "host" is not [NAME=]HOST:PORT: target "host" is not HOST:PORT (an IPv6 address goes in brackets, as in [2001:db8::1]:5432)`},

@@ -256,7 +256,7 @@ func parsePorts(s string) (Ports, error) {
 	low, errLow := strconv.ParseUint(strings.TrimSpace(first), 10, 16)
 	high, errHigh := strconv.ParseUint(strings.TrimSpace(last), 10, 16)
 	switch {
-	case errLow != nil || errHigh != nil || low == 0:
+	case errLow != nil || errHigh != nil || low == 0 || high == 0:
 		return Ports{}, fmt.Errorf("%.60q is not a range of ports from 1 to 65535, as in 20000-29999", s)
 	case low > high:
 		return Ports{}, fmt.Errorf("%s ends before it begins: write %d-%d", s, high, low)
