@@ -228,7 +228,9 @@ func TestValuesRefused(t *testing.T) {
 		{RouterRole, "--proxy=Ä=127.0.0.1:1", `--proxy: "Ä" is not a name for a proxy: up to 63 of a-z, 0-9 and hyphen, a hyphen not first`},
 		{RouterRole, "--proxy=a=127.0.0.1:1,a=127.0.0.1:2", `--proxy: "a=127.0.0.1:2" names a proxy a for the second time`},
 		{RouterRole, "--proxy=", `--proxy: it names no proxy, so nothing could be mapped: leave it out for the default`},
-		{ProxyRole, "--metrics=9100", `--metrics: "9100" is not IP:PORT, as in 127.0.0.1:8080, [::1]:8080, or :8080 for all addresses`},
+		{ProxyRole, "--listen=9001", `--listen: "9001" is not IP:PORT, as in 127.0.0.1:9000, [::1]:9000, or :9000 for all addresses`},
+		{ProxyRole, "--metrics=9001", `--metrics: "9001" is neither off nor IP:PORT, as in 127.0.0.1:9100 or [::1]:9100`},
+		{ProxyRole, "--metrics=127.0.0.1:x", `--metrics: "127.0.0.1:x": the port is not a number from 0 to 65535 (0: any that is free)`},
 		{ProxyRole, "--allow=10.0.0.5/8:80,db:0", "--allow: pattern \"10.0.0.5/8:80\": 10.0.0.5/8 has bits set behind its length: write 10.0.0.0/8 for the network, or 10.0.0.5 for the one address\n" +
 			`--allow: pattern "db:0": "0" is not a port from 1 to 65535, a range such as 1000-2000, or *`},
 	}

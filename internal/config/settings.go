@@ -117,7 +117,7 @@ func routerSettings() []setting {
 		{
 			key: "router.listen", roles: both, arg: "IP:PORT", def: "127.0.0.1:8080",
 			help: "where the REST API listens",
-			set:  one(func(c *Config, v string) (err error) { c.Router.Listen, err = parseListen(v); return }),
+			set:  one(func(c *Config, v string) (err error) { c.Router.Listen, err = parseListen(v, 8080); return }),
 		}, {
 			key: "router.bind_address", roles: both, arg: "IP",
 			help: "where mapped ports listen; the host of listen by default",
@@ -196,7 +196,7 @@ func proxySettings() []setting {
 		{
 			key: "proxy.listen", roles: []Role{ProxyRole}, arg: "IP:PORT", def: "127.0.0.1:9000",
 			help: "where links from routers arrive",
-			set:  one(func(c *Config, v string) (err error) { c.Proxy.Listen, err = parseListen(v); return }),
+			set:  one(func(c *Config, v string) (err error) { c.Proxy.Listen, err = parseListen(v, 9000); return }),
 		}, {
 			key: "proxy.allow", roles: []Role{ProxyRole}, arg: "PATTERN", split: policy.Split,
 			help: "targets that may be dialled, none by default: CIDR:PORTS, HOSTGLOB:PORTS or any; may be repeated",

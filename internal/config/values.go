@@ -129,12 +129,12 @@ func short(d time.Duration) string {
 	return s
 }
 
-// parseListen reads the address of a listener. An empty host is every address
-// of the machine.
-func parseListen(s string) (netip.AddrPort, error) {
+// parseListen reads the address of a listener whose port is usually so. An empty
+// host is every address of the machine.
+func parseListen(s string, usual int) (netip.AddrPort, error) {
 	host, port, err := net.SplitHostPort(s)
 	if err != nil {
-		return netip.AddrPort{}, fmt.Errorf("%.100q is not IP:PORT, as in 127.0.0.1:8080, [::1]:8080, or :8080 for all addresses", s)
+		return netip.AddrPort{}, fmt.Errorf("%.100q is not IP:PORT, as in 127.0.0.1:%[2]d, [::1]:%[2]d, or :%[2]d for all addresses", s, usual)
 	}
 	p, err := strconv.ParseUint(port, 10, 16)
 	if err != nil {
@@ -339,5 +339,8 @@ func parseMetrics(s string) (netip.AddrPort, error) {
 	if s == "" || s == "off" {
 		return netip.AddrPort{}, nil
 	}
-	return parseListen(s)
+	if _, _, err := net.SplitHostPort(s); err != nil {
+		return netip.AddrPort{}, fmt.Errorf("%.100q is neither off nor IP:PORT, as in 127.0.0.1:9100 or [::1]:9100", s)
+	}
+	return parseListen(s, 9100)
 }
