@@ -228,7 +228,8 @@ func checkCertificate(c *Config, given values) []error {
 	there := slices.IndexFunc(keys, func(key string) bool { return files[key] != "" })
 	for _, key := range keys {
 		if files[key] == "" {
-			return []error{given[keys[there]].problem(fmt.Errorf("%s is missing: tls_cert, tls_key and tls_ca belong together", key))}
+			g := given[keys[there]]
+			return []error{g.problem(fmt.Errorf("%s is missing: %s, %s and %s belong together", g.spell(key), g.spell(keys[0]), g.spell(keys[1]), g.spell(keys[2])))}
 		}
 	}
 	return nil

@@ -21,6 +21,19 @@ func (g given) problem(err error) *Problem {
 	return &Problem{Where: g.where, Err: err, usage: g.usage}
 }
 
+// spell returns a common key as one names it who gave g: by its flag, its
+// variable or itself.
+func (g given) spell(key string) string {
+	flag := strings.ReplaceAll(key, "_", "-")
+	switch {
+	case !g.usage:
+		return key
+	case strings.HasPrefix(g.where, "--"):
+		return "--" + flag
+	}
+	return variable(flag)
+}
+
 // values is what has been said about keys.
 type values map[string]given
 

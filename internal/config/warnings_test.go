@@ -109,13 +109,16 @@ func TestKeyForEverybody(t *testing.T) {
 }
 
 func TestCertificateIsWhole(t *testing.T) {
-	for line, want := range map[string]string{
-		"--tls-cert=c --tls-key=k": "--tls-cert: tls_ca is missing",
-		"--tls-key=k --tls-ca=a":   "--tls-key: tls_cert is missing",
-		"--tls-ca=a":               "--tls-ca: tls_cert is missing",
+	file := writeFile(t, "tls_cert: c\n")
+	for _, tt := range []struct{ environ, line, want string }{
+		{"", "--tls-cert=c --tls-key=k", "--tls-cert: --tls-ca is missing: --tls-cert, --tls-key and --tls-ca belong together"},
+		{"", "--tls-key=k --tls-ca=a", "--tls-key: --tls-cert is missing"},
+		{"", "--tls-ca=a", "--tls-ca: --tls-cert is missing"},
+		{"OH_ROUTER_TLS_CA=a", "", "OH_ROUTER_TLS_CA: OH_ROUTER_TLS_CERT is missing"},
+		{"", "-c " + file, file + ":tls_cert: tls_key is missing: tls_cert, tls_key and tls_ca belong together"},
 	} {
-		if _, err := load(t, RouterRole, []string{"HOME=/"}, strings.Fields(line)...); err == nil || !strings.HasPrefix(err.Error(), want) {
-			t.Errorf("%s: %v, want %q", line, err, want)
+		if _, err := load(t, RouterRole, []string{"HOME=/", tt.environ}, strings.Fields(tt.line)...); err == nil || !strings.HasPrefix(err.Error(), tt.want) {
+			t.Errorf("%s %s: %v, want %q", tt.environ, tt.line, err, tt.want)
 		}
 	}
 }
