@@ -90,7 +90,7 @@ func startRouter(ctx context.Context, p *process, proxies []link.Proxy, budget s
 	if cfg.State != "" {
 		store, err := bolt.Open(cfg.State)
 		if err != nil {
-			return nil, err
+			return nil, &failure{message: err.Error(), hint: "A router with --state none keeps nothing.", exit: exitFailed}
 		}
 		s.store = store
 	}

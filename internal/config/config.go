@@ -213,7 +213,7 @@ func (c *Config) findState(role Role, given values, env map[string]string) []err
 	state, err := stateDir(*dir, env)
 	*dir = state
 	if err != nil && role == RouterRole { // a proxy can do without
-		return []error{given[key].problem(err)}
+		return []error{given[key].problem(fmt.Errorf("%w, or --state none to keep it in memory", err))}
 	}
 	return nil
 }
@@ -305,5 +305,5 @@ func stateDir(value string, env map[string]string) (string, error) {
 	if home := env["HOME"]; filepath.IsAbs(home) {
 		return filepath.Join(home, ".local", "state", "oh-router"), nil
 	}
-	return "", errors.New("there is no home directory to keep state in: give --state DIR, or --state none to keep it in memory")
+	return "", errors.New("there is no home directory to keep state in: give --state DIR")
 }

@@ -177,8 +177,13 @@ func TestStateDirectory(t *testing.T) {
 			t.Errorf("%q %q: state is %q, want %q", tt.args, tt.environ, got, tt.want)
 		}
 	}
-	if _, err := load(t, RouterRole, []string{"HOME="}); err == nil || !strings.Contains(err.Error(), "--state none") {
-		t.Errorf("Load without a home = %v, want advice", err)
+	const homeless = "there is no home directory to keep state in: give --state DIR"
+	want := "the default of router.state: " + homeless + ", or --state none to keep it in memory"
+	if _, err := load(t, RouterRole, []string{"HOME="}); err == nil || err.Error() != want {
+		t.Errorf("Load without a home = %v, want %s", err, want)
+	}
+	if _, err := StateDir("", nil); err == nil || err.Error() != homeless { // there may be no use for none
+		t.Errorf("StateDir without a home = %v, want %s", err, homeless)
 	}
 }
 

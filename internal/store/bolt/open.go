@@ -168,5 +168,5 @@ func unusable(dir string, err error) error {
 	case errors.Is(err, syscall.EROFS):
 		why = "the file system is read-only"
 	}
-	return fmt.Errorf("the state directory %s cannot be used: %s (%w); pick another one with --state, or --state none to keep nothing", dir, why, err)
+	return fmt.Errorf("the state directory %s cannot be used: %s (%w); pick another one with --state", dir, why, err)
 }
