@@ -371,6 +371,27 @@ func TestBeyondLoopbackTakesInsecure(t *testing.T) {
 	mustLoad(t, Up, nil, "-c", file)
 }
 
+// A certificate has to be where it is looked for.
+func TestCertificateIsToBeFound(t *testing.T) {
+	for _, tt := range []struct {
+		role Role
+		line string
+		want string
+	}{
+		{RouterRole, "--listen=:1", "make one with 'oh-router ca init', use"},
+		{RouterRole, "--listen=:1 --state=none", "make one with 'oh-router ca init' and leave out --state none, use"},
+		{RouterRole, "--proxy=a:1 --state=none", "make one with 'oh-router ca init' and leave out --state none, say"},
+		{RouterRole, "--listen=:1 --state=/x", "make one with 'oh-router ca init' and the same --state, use"},
+		{ProxyRole, "--listen=:1", "get one with 'oh-router proxy enroll', say"},
+		{ProxyRole, "--listen=:1 --state=none", "get one with 'oh-router proxy enroll' and leave out --state none, say"},
+		{ProxyRole, "--listen=:1 --state=/x", "get one with 'oh-router proxy enroll' and the same --state, say"},
+	} {
+		if _, err := load(t, tt.role, nil, strings.Fields(tt.line)...); err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s %s: %v, want %q", tt.role, tt.line, err, tt.want)
+		}
+	}
+}
+
 func TestWarnings(t *testing.T) {
 	if w := mustLoad(t, ProxyRole, nil).Warnings; len(w) != 1 || !strings.Contains(w[0], "--allow") {
 		t.Errorf("a proxy without an allow-list warns %q, want one that says so", w)

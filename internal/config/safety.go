@@ -34,7 +34,7 @@ func checkRouter(c *Config, v values, dials, secured bool) (problems []error) {
 	if c.Insecure || secured {
 		return nil
 	}
-	remedy := "make one with 'oh-router ca init'"
+	remedy := found("make one with 'oh-router ca init'", v["router.state"])
 	if !dials { // up has none
 		remedy = "run 'oh-router router' and 'oh-router proxy', which can have one"
 	}
@@ -59,13 +59,25 @@ func checkProxy(c *Config, v values, secured bool) (problems []error) {
 	}
 	if !secured && c.LinkSecurity != ExternalSecurity {
 		problems = onLoopback(v["proxy.listen"], c.Proxy.Listen.Addr(), "127.0.0.1:9000",
-			"get one with 'oh-router proxy enroll', say --link-security external if a VPN such as WireGuard carries the links")
+			found("get one with 'oh-router proxy enroll'", v["proxy.state"])+", say --link-security external if a VPN such as WireGuard carries the links")
 	}
 	if a := c.Proxy.Metrics.Addr(); a.IsValid() && !a.IsLoopback() && !c.Proxy.OpenMetrics {
 		problems = append(problems, v["proxy.metrics"].problem(fmt.Errorf(
 			"%s is not a loopback address, and metrics are served to everybody, in the clear: say --open-metrics if whoever reaches it may read them, or use one such as 127.0.0.1:9100", spelt(a))))
 	}
 	return problems
+}
+
+// found returns how to get a certificate so that the role finds it, which has
+// been told where its state is.
+func found(how string, state given) string {
+	switch state.items[0] {
+	case "":
+		return how
+	case "none":
+		return how + " and leave out --state none"
+	}
+	return how + " and the same --state"
 }
 
 // onLoopback returns a problem if addr is one that other machines reach. The
