@@ -298,7 +298,7 @@ func TestDocsConfiguration(t *testing.T) {
 		if err := os.WriteFile(name, []byte(b[1]), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if err := config.Check(name, nil, nil); err != nil {
+		if _, err := config.Check(name, nil, nil); err != nil {
 			t.Errorf("an example of docs/configuration.md is wrong: %v", err)
 		}
 	}

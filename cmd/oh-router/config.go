@@ -18,15 +18,22 @@ func newConfigCommand(environ []string) *cobra.Command {
 		Use:   "check FILE",
 		Short: "Tell whether a configuration file is valid",
 		Long: `Read a configuration file as the servers would, for all roles. Exits with 0
-when it is valid; else with 1, after a line for each thing that is wrong:
-the file, the key and the reason.`,
+when it is valid, after a line for each warning that a server would log; else
+with 1, after a line for each thing that is wrong: the file, the key and the
+reason.`,
 		Example: "  oh-router config check /etc/oh-router.yaml",
 		Args:    takes("FILE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := config.Check(args[0], environ, identified); err != nil {
+			warned, err := config.Check(args[0], environ, identified)
+			if err != nil {
 				return err
 			}
-			_, err := fmt.Fprintf(cmd.ErrOrStderr(), "%s is valid\n", args[0])
+			for _, w := range warned {
+				if _, err := fmt.Fprintf(cmd.ErrOrStderr(), "%s: warning: %s\n", args[0], w); err != nil {
+					return err
+				}
+			}
+			_, err = fmt.Fprintf(cmd.ErrOrStderr(), "%s is valid\n", args[0])
 			return err
 		},
 	})

@@ -255,9 +255,10 @@ func checkCongestion(c *Config, given values) (problems []error) {
 }
 
 // Check reads a file as every role would on this machine, in an environment in
-// the form of [os.Environ], and returns all that is wrong with it, joined; each
+// the form of [os.Environ]. It returns what the log of the roles that the file
+// has a section for would warn of, and all that is wrong with it, joined; each
 // [Problem] is a line of the error's text.
-func Check(path string, environ []string, has Identified) error {
+func Check(path string, environ []string, has Identified) (warned []string, err error) {
 	given := defaults()
 	fromFile, problems := readFile(path)
 	given.add(fromFile)
@@ -270,7 +271,21 @@ func Check(path string, environ []string, has Identified) error {
 	problems = append(problems, checkRouter(&cfg, given, true, cfg.secured(RouterRole, has))...)
 	problems = append(problems, checkProxy(&cfg, given, cfg.secured(ProxyRole, has))...)
 	problems = append(problems, checkCongestion(&cfg, given)...)
-	return errors.Join(problems...)
+	if len(problems) > 0 {
+		return nil, errors.Join(problems...)
+	}
+	roles := fromFile.roles()
+	for _, role := range roles { // one that needs insecure is enough
+		cfg.Open = append(cfg.Open, cfg.leftOpen(role, cfg.secured(role, has))...)
+	}
+	for _, role := range roles {
+		for _, w := range warnings(role, cfg, cfg.secured(role, has)) {
+			if !slices.Contains(warned, w) {
+				warned = append(warned, w)
+			}
+		}
+	}
+	return warned, nil
 }
 
 // narrow takes away what the role does not have.

@@ -307,7 +307,7 @@ func TestCongestion(t *testing.T) {
 			t.Errorf("Load(%s) with congestion controls that there are not complains of %s, want %s", role, got, want)
 		}
 	}
-	if err := Check(bad, nil, nil); err == nil || strings.Count(err.Error(), "\n") != 3 {
+	if _, err := Check(bad, nil, nil); err == nil || strings.Count(err.Error(), "\n") != 3 {
 		t.Errorf("Check = %v, want four problems", err)
 	}
 	if socket.CheckCongestion("reno") != nil {

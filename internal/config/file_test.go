@@ -34,7 +34,7 @@ func TestReferenceIsTrue(t *testing.T) {
 			t.Errorf("reference.yaml is not the defaults of %s (-default +file):\n%s", role, d)
 		}
 	}
-	if err := Check(path, nil, nil); err != nil {
+	if _, err := Check(path, nil, nil); err != nil {
 		t.Errorf("Check(reference.yaml, nil, nil): %v", err)
 	}
 }
@@ -142,7 +142,7 @@ func TestCheck(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			path := writeFile(t, tt.text)
 			var got string
-			if err := Check(path, nil, nil); err != nil {
+			if _, err := Check(path, nil, nil); err != nil {
 				got = strings.ReplaceAll(err.Error(), path, "FILE")
 				if errors.Is(err, ErrUsage) {
 					t.Error("the error is ErrUsage, but a file caused it")
@@ -157,17 +157,17 @@ func TestCheck(t *testing.T) {
 
 func TestFilesThatCannotBeRead(t *testing.T) {
 	missing := t.TempDir() + "/none.yaml"
-	if err := Check(missing, nil, nil); err == nil || !strings.Contains(err.Error(), missing) {
+	if _, err := Check(missing, nil, nil); err == nil || !strings.Contains(err.Error(), missing) {
 		t.Errorf("Check of a missing file = %v, want an error with its name", err)
 	}
 	if _, err := load(t, Up, nil, "-c", missing); err == nil || !strings.Contains(err.Error(), missing) {
 		t.Errorf("Load of a missing file = %v, want an error with its name", err)
 	}
-	if err := Check(t.TempDir(), nil, nil); err == nil {
+	if _, err := Check(t.TempDir(), nil, nil); err == nil {
 		t.Error("Check of a directory succeeds")
 	}
 	big := writeFile(t, strings.Repeat("#", maxFile+1))
-	if err := Check(big, nil, nil); err == nil || !strings.Contains(err.Error(), "1 MiB") {
+	if _, err := Check(big, nil, nil); err == nil || !strings.Contains(err.Error(), "1 MiB") {
 		t.Errorf("Check of a big file = %v, want an error with the limit", err)
 	}
 }

@@ -42,6 +42,23 @@ func (v values) add(more values) {
 	maps.Copy(v, more)
 }
 
+// roles returns those that v has a section for. What all have is the router's if
+// there is none.
+func (v values) roles() (roles []Role) {
+	for _, role := range []Role{RouterRole, ProxyRole} {
+		for key := range v {
+			if strings.HasPrefix(key, string(role)+".") {
+				roles = append(roles, role)
+				break
+			}
+		}
+	}
+	if roles == nil {
+		return []Role{RouterRole}
+	}
+	return roles
+}
+
 // config reads the texts, and returns what is wrong with them.
 func (v values) config() (c Config, problems []error) {
 	for _, s := range settings() {

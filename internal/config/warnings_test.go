@@ -92,6 +92,29 @@ func TestUnprovedLinks(t *testing.T) {
 	}
 }
 
+// TestCheckWarns checks that a file is said to be warned of as its servers would.
+func TestCheckWarns(t *testing.T) {
+	const needless = "insecure is set, and nothing here needs it: leave it out"
+	const links = "insecure is set: links at 10.0.0.1:9000 are neither encrypted nor authenticated, and whoever reaches it may dial what the allow-list permits"
+	const denied = "the allow-list is empty"
+	for text, want := range map[string][]string{
+		"":                          nil,
+		"log_level: debug\n":        nil,
+		"router: {ports: 1-2}\n":    nil,
+		"proxy: {dial_timeout: 1s}": {denied},
+		"insecure: true\n":          {needless},
+		"insecure: true\nproxy: {allow: [any]}\n":                                                                            {needless},
+		"insecure: true\nrouter: {ports: 1-2}\nproxy: {allow: [any], listen: '10.0.0.1:9000'}\n":                             {links},
+		"insecure: true\nlink_security: external\nrouter: {ports: 1-2, proxy: ['e=203.0.113.7:1']}\nproxy: {allow: [any]}\n": {needless, "link_security is external"},
+	} {
+		got, err := Check(writeFile(t, text), nil, nil)
+		got = slices.DeleteFunc(got, func(w string) bool { return strings.HasPrefix(w, "the ports 20000-29999") }) // this kernel's
+		if !slices.EqualFunc(got, want, strings.HasPrefix) || err != nil {
+			t.Errorf("Check(%q) = %q, %v, want %q", text, got, err, want)
+		}
+	}
+}
+
 func TestKeyForEverybody(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		t.Skip("files have no such modes")
