@@ -408,14 +408,27 @@ func TestWarnings(t *testing.T) {
 		}
 	}
 	kernel := []int{32768, 60999}
-	for ports, want := range map[Ports]bool{
-		{20000, 29999}: false, {30000, 32768}: true, {60999, 65535}: true, {61000, 65535}: false, {1, 65535}: true,
+	for _, tt := range []struct {
+		ports    Ports
+		reserved string
+		want     bool
+	}{
+		{Ports{20000, 29999}, "", false},
+		{Ports{30000, 32768}, "", true},
+		{Ports{60999, 65535}, "", true},
+		{Ports{61000, 65535}, "", false},
+		{Ports{1, 65535}, "", true},
+		{Ports{30000, 40000}, "30000-40000", false},
+		{Ports{30000, 40000}, "8080,32768-35000,35001-50000", false},
+		{Ports{30000, 32768}, "32768", false},
+		{Ports{30000, 40000}, "32768-39999", true},
+		{Ports{30000, 40000}, "nonsense", true},
 	} {
-		if got := overlap(ports, kernel); (got != "") != want {
-			t.Errorf("overlap(%v) = %q, want a warning %v", ports, got, want)
+		if got := overlap(tt.ports, kernel, tt.reserved); (got != "") != tt.want {
+			t.Errorf("overlap(%v) with %q reserved = %q, want a warning %v", tt.ports, tt.reserved, got, tt.want)
 		}
 	}
-	if got := overlap(Ports{1, 65535}, nil); got != "" {
+	if got := overlap(Ports{1, 65535}, nil, ""); got != "" {
 		t.Errorf("overlap without a kernel range = %q, want nothing", got)
 	}
 }

@@ -34,7 +34,7 @@ func warnings(role Role, c Config, secured bool) []string {
 		w = append(w, s)
 	}
 	if role != ProxyRole {
-		if s := overlap(c.Router.Ports, sysctl.Numbers("net.ipv4.ip_local_port_range")); s != "" {
+		if s := overlap(c.Router.Ports, sysctl.Numbers("net.ipv4.ip_local_port_range"), strings.Join(sysctl.Fields("net.ipv4.ip_local_reserved_ports"), ",")); s != "" {
 			w = append(w, s)
 		}
 	}
@@ -159,16 +159,24 @@ func excess(backlog int, kernel []int) string {
 }
 
 // overlap returns a warning if ports has some of the range that the kernel
-// takes ports for outgoing connections from, given as its two ends; none where
-// that is not known.
-func overlap(ports Ports, kernel []int) string {
+// takes ports for outgoing connections from, given as its two ends, which are
+// not reserved, given as the kernel lists them; none where that is not known.
+func overlap(ports Ports, kernel []int, reserved string) string {
 	if len(kernel) != 2 {
 		return ""
 	}
-	low, high := kernel[0], kernel[1]
-	if int(ports.High) < low || high < int(ports.Low) {
-		return ""
+	var aside []Ports
+	for _, s := range splitCommas(reserved) {
+		if p, err := parsePorts(s); err == nil {
+			aside = append(aside, p)
+		}
 	}
-	return fmt.Sprintf("the ports %s overlap %d-%d, which the kernel uses for outgoing connections: a port in use by one cannot be mapped; "+
-		"choose others, or set them aside with the sysctl net.ipv4.ip_local_reserved_ports", ports, low, high)
+	low, high := kernel[0], kernel[1]
+	for port := max(low, int(ports.Low)); port <= min(high, int(ports.High)); port++ {
+		if !slices.ContainsFunc(aside, func(p Ports) bool { return int(p.Low) <= port && port <= int(p.High) }) {
+			return fmt.Sprintf("the ports %s overlap %d-%d, which the kernel uses for outgoing connections: a port in use by one cannot be mapped; "+
+				"choose others, or set them aside with the sysctl net.ipv4.ip_local_reserved_ports", ports, low, high)
+		}
+	}
+	return ""
 }
