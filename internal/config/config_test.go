@@ -236,6 +236,7 @@ func TestValuesRefused(t *testing.T) {
 		{ProxyRole, "--listen=9001", `--listen: "9001" is not IP:PORT, as in 127.0.0.1:9000, [::1]:9000, or :9000 for all addresses`},
 		{ProxyRole, "--metrics=9001", `--metrics: "9001" is neither off nor IP:PORT, as in 127.0.0.1:9100 or [::1]:9100`},
 		{ProxyRole, "--metrics=127.0.0.1:x", `--metrics: "127.0.0.1:x": the port is not a number from 0 to 65535 (0: any that is free)`},
+		{ProxyRole, "--metrics=127.0.0.1:9000", `--metrics: links arrive at 127.0.0.1:9000 already (--listen): choose another port for metrics`},
 		{ProxyRole, "--allow=10.0.0.5/8:80,db:0", "--allow: pattern \"10.0.0.5/8:80\": 10.0.0.5/8 has bits set behind its length: write 10.0.0.0/8 for the network, or 10.0.0.5 for the one address\n" +
 			`--allow: pattern "db:0": "0" is not a port from 1 to 65535, a range such as 1000-2000, or *`},
 	}
@@ -369,6 +370,26 @@ func TestBeyondLoopbackTakesInsecure(t *testing.T) {
 	// What a role has no use for cannot make it unsafe.
 	file := writeFile(t, "router:\n  proxy: [proxy.example:9000]\nproxy:\n  listen: 0.0.0.0:9000\n")
 	mustLoad(t, Up, nil, "-c", file)
+}
+
+// A proxy listens twice, on what may be the same port.
+func TestListenersMeet(t *testing.T) {
+	for line, want := range map[string]bool{
+		"--listen=127.0.0.1:1 --metrics=127.0.0.1:1": true,
+		"--listen=127.0.0.1:1 --metrics=127.0.0.1:2": false,
+		"--listen=127.0.0.1:1 --metrics=127.0.0.2:1": false,
+		"--listen=127.0.0.1:0 --metrics=127.0.0.1:0": false,
+		"--listen=127.0.0.1:1 --metrics=0.0.0.0:1":   true,
+		"--listen=0.0.0.0:1 --metrics=127.0.0.1:1":   true,
+		"--listen=0.0.0.0:1 --metrics=[::1]:1":       false,
+		"--listen=:1 --metrics=127.0.0.1:1":          true,
+		"--listen=[::1]:1 --metrics=:1":              true,
+	} {
+		_, err := load(t, ProxyRole, nil, append(strings.Fields(line), "--insecure")...)
+		if got := err != nil; got != want {
+			t.Errorf("%s: %v, want a refusal %v", line, err, want)
+		}
+	}
 }
 
 // A certificate has to be where it is looked for.

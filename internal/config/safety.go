@@ -52,20 +52,28 @@ func checkRouter(c *Config, v values, dials, secured bool) (problems []error) {
 	return problems
 }
 
-// checkProxy returns what a proxy would not be safe with.
+// checkProxy returns what a proxy would not be safe with, or could not do.
 func checkProxy(c *Config, v values, secured bool) (problems []error) {
+	if l, m := c.Proxy.Listen, c.Proxy.Metrics; m.Port() != 0 && m.Port() == l.Port() && meet(l.Addr(), m.Addr()) {
+		problems = append(problems, v["proxy.metrics"].problem(fmt.Errorf("links arrive at %s already (--listen): choose another port for metrics", l)))
+	}
 	if c.Insecure {
-		return nil
+		return problems
 	}
 	if !secured && c.LinkSecurity != ExternalSecurity {
-		problems = onLoopback(v["proxy.listen"], c.Proxy.Listen.Addr(), "127.0.0.1:9000",
-			found("get one with 'oh-router proxy enroll'", v["proxy.state"])+", say --link-security external if a VPN such as WireGuard carries the links")
+		problems = append(problems, onLoopback(v["proxy.listen"], c.Proxy.Listen.Addr(), "127.0.0.1:9000",
+			found("get one with 'oh-router proxy enroll'", v["proxy.state"])+", say --link-security external if a VPN such as WireGuard carries the links")...)
 	}
 	if a := c.Proxy.Metrics.Addr(); a.IsValid() && !a.IsLoopback() && !c.Proxy.OpenMetrics {
 		problems = append(problems, v["proxy.metrics"].problem(fmt.Errorf(
 			"%s is not a loopback address, and metrics are served to everybody, in the clear: say --open-metrics if whoever reaches it may read them, or use one such as 127.0.0.1:9100", spelt(a))))
 	}
 	return problems
+}
+
+// meet tells whether listeners at two addresses cannot have the same port.
+func meet(a, b netip.Addr) bool {
+	return a == b || a.IsUnspecified() && (a.Is6() || b.Is4()) || b.IsUnspecified() && (b.Is6() || a.Is4())
 }
 
 // found returns how to get a certificate so that the role finds it, which has
