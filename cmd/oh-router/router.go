@@ -87,6 +87,11 @@ func startRouter(ctx context.Context, p *process, proxies []link.Proxy, budget s
 	if s.listener, err = listen(ctx, "the REST API", cfg.Listen.String(), "--listen", socket.Options{}); err != nil {
 		return nil, err
 	}
+	mapped, err := listen(ctx, "mapped ports", netip.AddrPortFrom(cfg.BindAddress, 0).String(), "--bind-address", socket.Options{})
+	if err != nil {
+		return nil, err
+	}
+	_ = mapped.Close() // it has shown that there can be some
 	if cfg.State != "" {
 		store, err := bolt.Open(cfg.State)
 		if err != nil {

@@ -340,6 +340,7 @@ func (p *process) serveHTTP(ctx context.Context, s *http.Server, ln net.Listener
 // listen listens for a role, and says what to do when it cannot.
 func listen(ctx context.Context, what, address, flag string, sockets socket.Options) (*net.TCPListener, error) {
 	ln, err := sockets.Listen(ctx, address)
+	address = strings.TrimSuffix(address, ":0")
 	switch {
 	case err == nil:
 		return ln, nil
