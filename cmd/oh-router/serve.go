@@ -284,10 +284,17 @@ func (p *process) enoughDescriptors() error {
 	return tooFewDescriptors(fmt.Sprintf("event loops need up to %d, HTTP %d, files and the like %d", p.relay.Descriptors(), http, otherDescriptors))
 }
 
+// leastDescriptors are enough for a process with one loop.
+const leastDescriptors = 50
+
 func tooFewDescriptors(why string) error {
+	hint := "Raise the limit (ulimit -Hn, LimitNOFILE= of systemd)"
+	if socket.Limit() >= leastDescriptors {
+		hint += ", or have fewer loops with --loops"
+	}
 	return &failure{
 		message: fmt.Sprintf("this process may have %d descriptors, too few for sessions: %s", socket.Limit(), why),
-		hint:    "Raise the limit (ulimit -Hn, LimitNOFILE= of systemd), or have fewer loops with --loops.", exit: exitFailed,
+		hint:    hint + ".", exit: exitFailed,
 	}
 }
 
