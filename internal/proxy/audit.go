@@ -103,7 +103,7 @@ func (p *Proxy) recordAllow(was, is *policy.List) {
 	if p.cfg.Audit == nil || slices.Equal(former, now) {
 		return
 	}
-	p.cfg.Audit.Record(audit.Entry{Event: audit.AllowListChanged, Reason: fmt.Sprintf("it has %d patterns, and had %d; new: %s; gone: %s",
+	p.cfg.Audit.Record(audit.Entry{Event: audit.AllowListChanged, Reason: fmt.Sprintf("patterns: %d, and %d before; new: %s; gone: %s",
 		len(now), len(former), without(now, former), without(former, now))})
 }
 

@@ -89,8 +89,8 @@ func TestAuditOfAllowLists(t *testing.T) {
 	f.SetAllow(nil)
 	f.Shutdown(ended())
 	want := []string{
-		"allow_list_changed reason=it has 3 patterns, and had 2; new: *.internal:443,any; gone: 127.0.0.1:*",
-		"allow_list_changed reason=it has 0 patterns, and had 3; new: none; gone: 10.0.0.0/8:80,*.internal:443,any",
+		"allow_list_changed reason=patterns: 3, and 2 before; new: *.internal:443,any; gone: 127.0.0.1:*",
+		"allow_list_changed reason=patterns: 0, and 3 before; new: none; gone: 10.0.0.0/8:80,*.internal:443,any",
 	}
 	if got := log.Lines(t, "reason"); !slices.Equal(got, want) {
 		t.Errorf("the audit log has\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
