@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
@@ -155,13 +156,21 @@ func (s *routerServer) openTokens(ctx context.Context) (*access.Tokens, error) {
 	}
 	tokens, err := access.Open(ctx, cfg)
 	if err == nil && cfg.Required && len(tokens.List()) == 0 {
-		how := "stop the router and make one: oh-router token create root --role admin --out root.token --state " + s.p.cfg.Router.State
+		how := "stop the router and make one: oh-router token create root --role admin --out root.token --state " + shellWord(s.p.cfg.Router.State)
 		if s.store == nil {
 			how = "none can be made without a state directory: name one with --state"
 		}
 		s.p.log.Warn("there is no API token, so nobody may call", "try", how)
 	}
 	return tokens, err
+}
+
+// shellWord returns s as a shell takes it for one word.
+func shellWord(s string) string {
+	if strings.Trim(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/._-") == "" {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }
 
 // records returns the store for the registry.
