@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -28,8 +29,14 @@ func CheckCongestion(name string) error {
 		return fmt.Errorf("%.60q is a congestion control that this process may not use: it may use %s; the sysctl net.ipv4.tcp_allowed_congestion_control permits more",
 			name, congestions("allowed"))
 	case err == nil, errors.Is(err, unix.ENOENT):
-		return fmt.Errorf("%.60q is not a congestion control of this kernel: it has %s; one that is a module has to be loaded first, as with modprobe tcp_bbr",
-			name, congestions("available"))
+		known, advice := congestions("available"), "one that is a module has to be loaded first"
+		switch there := strings.Split(known, ", "); {
+		case slices.Contains(there, strings.ToLower(name)):
+			advice = "write " + strings.ToLower(name)
+		case !slices.Contains(there, "bbr"):
+			advice += ", as with modprobe tcp_bbr"
+		}
+		return fmt.Errorf("%.60q is not a congestion control of this kernel: it has %s; %s", name, known, advice)
 	}
 	return fmt.Errorf("try the congestion control %.60q: %w", name, err)
 }

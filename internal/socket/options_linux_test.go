@@ -225,6 +225,16 @@ func TestCongestionRefused(t *testing.T) {
 			}
 		}
 	}
+	for _, known := range list(t, "available") {
+		name := strings.ToUpper(known)
+		if err := socket.CheckCongestion(name); err == nil || !strings.HasSuffix(err.Error(), "; write "+known) {
+			t.Errorf("CheckCongestion(%q) = %v, want an error that ends with %s", name, err, known)
+		}
+	}
+	err := socket.CheckCongestion("nonsense")
+	if got, want := strings.Contains(err.Error(), "modprobe tcp_bbr"), !slices.Contains(list(t, "available"), "bbr"); got != want {
+		t.Errorf("CheckCongestion of nonsense = %q, want how to load bbr in it: %v", err, want)
+	}
 	bad := socket.Options{Congestion: "nonsense"}
 	if ln, err := bad.Listen(t.Context(), "127.0.0.1:0"); err == nil {
 		ln.Close()
