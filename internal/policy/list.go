@@ -37,6 +37,7 @@ const maxPatterns = 10_000
 // share it; nil and the zero List permit nothing.
 type List struct {
 	patterns []pattern
+	fixed    bool // nobody can add a pattern
 }
 
 // Parse reads patterns. The error has code [ohrouter.InvalidRequest], names the
@@ -63,6 +64,7 @@ func Everything() *List {
 	if err != nil {
 		panic(err)
 	}
+	l.fixed = true
 	return l
 }
 
@@ -142,7 +144,11 @@ func (l *List) Explain(t ohrouter.Target, addr netip.Addr) string {
 	}
 	addr = plain(addr)
 	remedy := ohrouter.Target{Host: addr.String(), Port: t.Port}
-	if within, ok := specialRange(addr); ok {
+	within, ok := specialRange(addr)
+	switch {
+	case ok && l != nil && l.fixed:
+		return fmt.Sprintf("%s is special (%s), which 'oh-router up' does not dial", addr, within.kind)
+	case ok:
 		return fmt.Sprintf("%s is special (%s): only a CIDR within %s opens it; --allow %s would permit it", addr, within.kind, within.prefix, remedy)
 	}
 	return fmt.Sprintf("no pattern of the allow-list names %s or %s; --allow %s would permit it", t, addr, remedy)

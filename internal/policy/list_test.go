@@ -372,4 +372,8 @@ func TestExplain(t *testing.T) {
 			t.Errorf("Explain(%s, %s) = %q, want %q", tt.target, tt.addr, got, tt.want)
 		}
 	}
+	got, want := Everything().Explain(target(t, "db:80"), netip.MustParseAddr("169.254.169.254")), "169.254.169.254 is special (cloud metadata), which 'oh-router up' does not dial"
+	if got != want {
+		t.Errorf("Everything().Explain = %q, want %q", got, want)
+	}
 }

@@ -66,7 +66,7 @@ func (p *Proxy) permitted(t ohrouter.Target, addrs []netip.Addr, allow *policy.L
 // denied tells why in the log alone: what the proxy would allow is its
 // operator's to know.
 func denied(t ohrouter.Target, why string) error {
-	e := ohrouter.Errorf(ohrouter.TargetDenied, "%v is not among the targets that the proxy may dial; its operator can add it with --allow", t)
+	e := ohrouter.Errorf(ohrouter.TargetDenied, "%v is not among the targets that the proxy may dial; its operator finds the reason in its log", t)
 	e.Err = errors.New(why)
 	return e
 }

@@ -147,6 +147,9 @@ func TestOwnListenersAreNotDialled(t *testing.T) {
 			if n := len(f.log.lines("code=target_denied", "itself listens")); (n == 1) != (tt.want == ohrouter.TargetDenied) {
 				t.Errorf("%d lines in the log say why:\n%v", n, f.log.lines())
 			}
+			if l := f.log.lines("--allow"); len(l) > 0 {
+				t.Errorf("a pattern is said to permit what none does:\n%v", l)
+			}
 		})
 	}
 }
