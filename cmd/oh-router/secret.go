@@ -12,8 +12,11 @@ import (
 // errFileThere is in the chain of an error about a file that is not overwritten.
 var errFileThere = errors.New("is there already, and a token goes to a new file only: move it away, or name another one with --out")
 
+// secretRoom is more than a secret takes.
+const secretRoom = 512
+
 // toNewFile writes a secret to a new file that only its owner can read. The file
-// comes first: a secret that nobody has would be in the way.
+// comes first, and the room in it: a secret that nobody has would be in the way.
 func toNewFile(path string, ask func() (secret string, err error)) error {
 	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if errors.Is(err, fs.ErrExist) {
@@ -22,12 +25,17 @@ func toNewFile(path string, ask func() (secret string, err error)) error {
 	if err != nil {
 		return fmt.Errorf("make the file for the token: %w", err)
 	}
-	secret, err := ask()
+	if _, err = file.Write(make([]byte, secretRoom)); err == nil {
+		err = file.Sync()
+	}
+	var secret string
 	if err == nil {
-		_, err = fmt.Fprintln(file, printable(secret))
+		secret, err = ask()
 	}
 	if err == nil {
-		err = file.Sync()
+		text := printable(secret) + "\n"
+		_, err = file.WriteAt([]byte(text), 0)
+		err = errors.Join(err, file.Truncate(int64(len(text))), file.Sync())
 	}
 	if err = errors.Join(err, file.Close()); err != nil {
 		_ = os.Remove(path) // it has nothing that anybody could use

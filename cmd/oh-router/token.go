@@ -126,7 +126,7 @@ func createToken(cmd *cobra.Command, keeper *keeper, output *format, spec ohrout
 	}
 	if out != "" {
 		if err := toNewFile(out, create); err != nil {
-			return err
+			return withoutToken(cmd, keeper, made.Token, err)
 		}
 		fmt.Fprintf(cmd.ErrOrStderr(), "token %s (%s, %s) is in %s\n", printable(made.Name), printable(made.ID), printable(string(made.Role)), out)
 		if output.is(asJSON) {
@@ -138,11 +138,36 @@ func createToken(cmd *cobra.Command, keeper *keeper, output *format, spec ohrout
 		return err
 	}
 	warnOfReaders(cmd)
+	var err error
 	if output.is(asJSON) {
-		return printJSON(cmd.OutOrStdout(), made)
+		err = printJSON(cmd.OutOrStdout(), made)
+	} else {
+		_, err = fmt.Fprintln(cmd.OutOrStdout(), printable(made.Secret))
 	}
-	_, err := fmt.Fprintln(cmd.OutOrStdout(), printable(made.Secret))
-	return err
+	if err != nil {
+		return withoutToken(cmd, keeper, made.Token, err)
+	}
+	return nil
+}
+
+// withoutToken revokes a token, if it was made, whose secret nobody got because
+// of err, and returns what there is to say. The first one would lock everybody
+// out, and cannot be revoked.
+func withoutToken(cmd *cobra.Command, keeper *keeper, made ohrouter.Token, err error) error {
+	if made.ID == "" {
+		return err
+	}
+	failed := keeper.call(cmd, func(ctx context.Context, k tokens) error { return k.RevokeToken(ctx, made.ID) })
+	if failed == nil {
+		return fmt.Errorf("%w; the token has been revoked", err)
+	}
+	name := printable(made.Name)
+	return &failure{
+		message: fmt.Sprintf("%s; token %s was made, nobody has its secret, and it is not revoked: %s", err, name, failed),
+		hint: fmt.Sprintf("Revoke it with an admin's token: oh-router token revoke %s\nIf nobody has one: stop the router, make one with "+
+			"'oh-router token create NAME --role admin --out FILE --state DIR', and revoke %s with --state DIR, too.", name, name),
+		exit: exitFailed,
+	}
 }
 
 // newTokenListCommand returns "oh-router token list".
