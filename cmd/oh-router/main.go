@@ -87,6 +87,7 @@ leads there, through a proxy that stands beside the service.`,
 		newVersionCommand(),
 		newCompletionCommand(),
 	)
+	nameArguments(root)
 	return root
 }
 

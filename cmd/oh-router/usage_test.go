@@ -63,6 +63,13 @@ func TestUsageErrors(t *testing.T) {
 		{"completion tcsh", `no completion for "tcsh"`, "oh-router completion"},
 		{"version -o table", "not one of text, json", "oh-router version"},
 	}
+	for line, see := range map[string]string{
+		"bind db:1 --allow=": "bind", "bind db:1 --ttl=": "bind", "bind db:1 --idle-timeout=": "bind", "bind db:1 --proxy=": "bind",
+		"bind db:1 --allow=10.0.0.1 --allow=": "bind", "bind db:1 --port=": "bind", "bindings --token-file=": "bindings", "bindings --server=": "bindings",
+		"sessions --binding=": "sessions", "token create ci --state=": "token create", "ca init --host=": "ca init", "up --bind=": "up",
+	} {
+		tests = append(tests, struct{ line, say, see string }{line, "it is empty: give it a value, or leave the flag out", "oh-router " + see})
+	}
 	for _, tt := range tests {
 		t.Run(tt.line, func(t *testing.T) {
 			var stdout, stderr strings.Builder
