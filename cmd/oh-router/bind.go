@@ -156,7 +156,10 @@ func parsePrefix(s string) (netip.Prefix, error) {
 	if err != nil {
 		return p, usageErrorf("--allow %q is not a CIDR such as 10.0.0.0/8, not an address, and not requester", s)
 	}
-	return p.Masked(), nil
+	if p != p.Masked() {
+		return p, usageErrorf("--allow %s has bits set behind its length: write %s for the network, or %s for the one address", p, p.Masked(), p.Addr())
+	}
+	return p, nil
 }
 
 // printBinding writes one binding to cmd's output.

@@ -28,6 +28,7 @@ func TestUsageErrors(t *testing.T) {
 		{"bind db:1 --proxy-protocol v1", "--proxy-protocol \"v1\" is none: there is v2", "oh-router bind"},
 		{"bind db:1 --max-sessions -1", "--max-sessions must not be negative", "oh-router bind"},
 		{"bind db:1 --allow ten", `--allow "ten" is not a CIDR`, "oh-router bind"},
+		{"bind db:1 --allow 10.0.0.5/8", "--allow 10.0.0.5/8 has bits set behind its length: write 10.0.0.0/8 for the network, or 10.0.0.5 for the one address", "oh-router bind"},
 		{"bind db:1 --allow fe80::1%eth0", "is not a CIDR", "oh-router bind"},
 		{"bind db:1 --label x", `--label "x" is not KEY=VALUE`, "oh-router bind"},
 		{"bind db:1 --label =x", `--label "=x" is not KEY=VALUE`, "oh-router bind"},
