@@ -47,7 +47,7 @@ func (c *Client) whyUnanswered(err error) string {
 	}
 	if h, ok := errors.AsType[x509.HostnameError](err); ok {
 		return fmt.Sprintf("the certificate of %s is not for that name (%v): call the router by a name of its certificate with --server, "+
-			"or name its CA with --ca-file if 'oh-router ca init' has made that: then any name will do", c.server, h)
+			"or, if 'oh-router ca init' has made its CA, name that with --ca-file: then any of its addresses will do", c.server, h)
 	}
 	if v, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
 		return fmt.Sprintf("the certificate of %s is not trusted (%v): name the file of the router's CA with --ca-file", c.server, v.Err)

@@ -108,7 +108,7 @@ func (g *guard) public(path string) bool {
 // refused.
 func (g *guard) admit(r *http.Request) (access.Caller, *Problem) {
 	if !g.hosts.known(r.Host) {
-		return access.Caller{}, strange(r.Host)
+		return access.Caller{}, strange(r)
 	}
 	if g.fromOtherSite(r) {
 		return access.Caller{}, problemFor(ohrouter.Errorf(ohrouter.Forbidden,
@@ -177,11 +177,7 @@ func namesOf(hosts []string) names {
 // server to a browser, and this header is what gives it away. Addresses are
 // nobody's names, and no browser leaves the header out.
 func (n names) known(host string) bool {
-	name, _, err := net.SplitHostPort(host)
-	if err != nil {
-		name = host
-	}
-	name = hostName(name)
+	name := hostName(withoutPort(host))
 	if _, err := netip.ParseAddr(name); err == nil || name == "" {
 		return true
 	}
@@ -192,7 +188,7 @@ func (n names) known(host string) bool {
 func (n names) protect(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !n.known(r.Host) {
-			refuse(w, r, strange(r.Host))
+			refuse(w, r, strange(r))
 			return
 		}
 		next.ServeHTTP(w, r)
@@ -200,9 +196,22 @@ func (n names) protect(next http.Handler) http.Handler {
 }
 
 // strange returns the problem of a call by a name that is not known.
-func strange(host string) *Problem {
+func strange(r *http.Request) *Problem {
+	more := ""
+	if r.TLS != nil {
+		more = "; or, if 'oh-router ca init' has made its certificate, stop it and run 'oh-router ca init --host' with that name"
+	}
 	return problemFor(ohrouter.Errorf(ohrouter.Forbidden,
-		"this server is not known by the name %.100q: call it by its address, or name it with --allowed-hosts", host))
+		"this server is not known by the name %.100q: call it by its address, or start the server with that name in --allowed-hosts%s",
+		withoutPort(r.Host), more))
+}
+
+// withoutPort returns the host of a Host header.
+func withoutPort(host string) string {
+	if name, _, err := net.SplitHostPort(host); err == nil {
+		return name
+	}
+	return host
 }
 
 // hostName returns the spelling of a host that names are compared in.

@@ -82,6 +82,14 @@ func TestHost(t *testing.T) {
 			}
 		}
 	}
+	for scheme, more := range map[string]bool{"http": false, "https": true} {
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, httptest.NewRequest("GET", scheme+"://host2:8443/v1/bindings", nil))
+		said := w.Body.String()
+		if !strings.Contains(said, `by the name \"host2\": `) || strings.Contains(said, "'oh-router ca init --host'") != more {
+			t.Errorf("GET %s://host2:8443/v1/bindings = %s, want the name alone and a word of ca init: %v", scheme, said, more)
+		}
+	}
 }
 
 func TestOtherSite(t *testing.T) {
