@@ -275,6 +275,9 @@ func (t *Tokens) Authenticate(secret string) (Caller, error) {
 		return Anybody(), nil
 	}
 	switch {
+	case secret == "" && len(t.byID) == 0:
+		return Caller{}, ohrouter.Errorf(ohrouter.Unauthorized, "the call needs a token, and there is none yet: stop the router, make the first one on its machine "+
+			"with oh-router token create root --role admin --out root.token --state DIR, and start it again; its log names DIR")
 	case secret == "":
 		return Caller{}, ohrouter.Errorf(ohrouter.Unauthorized, "the call needs a token, as in Authorization: Bearer ohr_…; an admin makes one with oh-router token create")
 	case err != nil:

@@ -102,6 +102,9 @@ func TestOpenUntilTheFirstToken(t *testing.T) {
 
 	_, err = open(t, Config{Required: true}).Authenticate("")
 	wantCode(t, "Authenticate where a token is required and there is none", err, ohrouter.Unauthorized)
+	if want := "there is none yet: stop the router"; !strings.Contains(ohrouter.Message(err), want) {
+		t.Errorf("Authenticate without tokens = %v, want %q", err, want)
+	}
 }
 
 func TestAuthenticateRefuses(t *testing.T) {
