@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -63,13 +64,17 @@ func getenv(environ []string, name string) string {
 // they do not say is found out on the machine of a router that has a CA: see own.
 func (a *apiAccess) client() (*client.Client, error) {
 	own := a.own()
+	server, ofServer := a.given(a.server, "OH_ROUTER_SERVER")
+	caFile, ofCA := a.given(a.caFile, "OH_ROUTER_CA_FILE")
+	tokenFile, ofToken := a.given(a.tokenFile, "OH_ROUTER_TOKEN_FILE")
+	if _, err := client.New(client.Config{Server: server}); err != nil && ofServer != "" {
+		return nil, usageErrorf("%s: look at the value%s", ohrouter.Message(err), ofServer)
+	}
 	cfg := client.Config{
-		Server:    cmp.Or(a.server, a.getenv("OH_ROUTER_SERVER"), own.server),
+		Server:    cmp.Or(server, own.server),
 		Token:     strings.TrimSpace(a.getenv("OH_ROUTER_TOKEN")),
 		UserAgent: "oh-router/" + buildVersion().Version,
 	}
-	caFile := cmp.Or(a.caFile, a.getenv("OH_ROUTER_CA_FILE"))
-	tokenFile := cmp.Or(a.tokenFile, a.getenv("OH_ROUTER_TOKEN_FILE"))
 	if caFile == "" && onThisMachine(cfg.Server) && own.caFile != "" {
 		caFile = own.caFile
 		if tokenFile == "" && cfg.Token == "" {
@@ -78,17 +83,17 @@ func (a *apiAccess) client() (*client.Client, error) {
 	}
 	var err error
 	if tokenFile != "" {
-		if cfg.Token, err = readToken(tokenFile); err != nil {
+		if cfg.Token, err = readToken(tokenFile, ofToken); err != nil {
 			return nil, err
 		}
 	}
 	if caFile != "" {
-		pem, err := readSmall(caFile, "the CA", maxCAFile)
+		pem, err := readSmall(caFile, "the CA"+ofCA, maxCAFile)
 		if err != nil {
 			return nil, err
 		}
 		if cfg.TLS, err = identity.ClientTLS(pem); err != nil {
-			return nil, fmt.Errorf("read the CA: %s: %s", caFile, ohrouter.Message(err))
+			return nil, fmt.Errorf("read the CA%s: %s: %s", ofCA, caFile, ohrouter.Message(err))
 		}
 	}
 	c, err := client.New(cfg)
@@ -96,6 +101,28 @@ func (a *apiAccess) client() (*client.Client, error) {
 		return nil, usageErrorf("%s", ohrouter.Message(err))
 	}
 	return c, nil
+}
+
+// given returns what a flag says, or else a variable, and a word about which
+// variable that is.
+func (a *apiAccess) given(flag, variable string) (value, of string) {
+	if value = a.getenv(variable); flag != "" || value == "" {
+		return flag, ""
+	}
+	return value, " of " + variable
+}
+
+// usual returns the server that is called without --server, and where nobody has
+// written that why it is this one.
+func (a *apiAccess) usual() (server, why string) {
+	own := a.own()
+	switch server = a.getenv("OH_ROUTER_SERVER"); {
+	case server != "":
+		return server, "The address is that of OH_ROUTER_SERVER."
+	case own.server != "":
+		return own.server, fmt.Sprintf("It is https:// without --server, as this machine has a CA (%s).", own.caFile)
+	}
+	return client.DefaultServer, ""
 }
 
 // ownRouter is how the router of this machine is called. It is zero where there
@@ -152,15 +179,15 @@ func onThisMachine(server string) bool {
 	})
 }
 
-// readToken returns the token that a file holds.
-func readToken(file string) (string, error) {
-	b, err := readSmall(file, "the token", maxTokenFile)
+// readToken returns the token that a file holds, which may be that of a variable.
+func readToken(file, of string) (string, error) {
+	b, err := readSmall(file, "the token"+of, maxTokenFile)
 	if err != nil {
 		return "", err
 	}
 	token := strings.TrimSpace(string(b))
 	if token == "" {
-		return "", fmt.Errorf("read the token: %s is empty", file)
+		return "", fmt.Errorf("read the token%s: %s is empty", of, file)
 	}
 	return token, nil
 }
@@ -201,7 +228,11 @@ func (a *apiAccess) call(cmd *cobra.Command, do func(context.Context, *client.Cl
 	if err != nil && interrupt.Err() != nil {
 		return &failure{message: "interrupted", exit: exitInterrupted}
 	}
-	return callFailure(err)
+	failed := callFailure(err)
+	if f, ok := errors.AsType[*failure](failed); ok && a.server == "" && (errors.Is(err, client.ErrNoRouter) || errors.Is(err, client.ErrNotAPI)) {
+		_, f.hint = a.usual()
+	}
+	return failed
 }
 
 // complete returns a completion of the first argument with what list gets. A

@@ -42,7 +42,7 @@ certificate by itself.`,
 			if err != nil {
 				return err
 			}
-			token, err := readToken(flags.tokenFile)
+			token, err := readToken(flags.tokenFile, "")
 			if err != nil {
 				return err
 			}

@@ -43,7 +43,8 @@ on disk and dials every target, this machine's own included.`,
 				targets = append(targets, t)
 			}
 			return serve(cmd, config.Up, environ, func(ctx context.Context, p *process) (server, error) {
-				return startUp(ctx, p, targets)
+				usual, _ := (&apiAccess{environ: environ}).usual()
+				return startUp(ctx, p, targets, usual)
 			})
 		},
 	}
@@ -58,9 +59,10 @@ type upServer struct {
 	router  *routerServer
 	proxy   *proxyServer
 	targets []ohrouter.Target // to bind at the start
+	usual   string            // the server of commands that are told none
 }
 
-func startUp(ctx context.Context, p *process, targets []ohrouter.Target) (server, error) {
+func startUp(ctx context.Context, p *process, targets []ohrouter.Target, usual string) (server, error) {
 	p.greets = true
 	states := link.NewStates(p.metrics)
 	proxy, err := startProxy(ctx, p, "127.0.0.1:0", p.descriptors(2), states)
@@ -74,7 +76,7 @@ func startUp(ctx context.Context, p *process, targets []ohrouter.Target) (server
 		return nil, err
 	}
 	proxy.proxy.Beside(router.router.Mapped)
-	return &upServer{p: p, router: router, proxy: proxy, targets: targets}, nil
+	return &upServer{p: p, router: router, proxy: proxy, targets: targets, usual: usual}, nil
 }
 
 func (s *upServer) run(ctx context.Context, drain func() (context.Context, context.CancelFunc)) error {
@@ -126,7 +128,7 @@ func (s *upServer) greet(ctx context.Context) error {
 // it, so that failing to write it is no failure.
 func (s *upServer) print(url string, bound []ohrouter.Binding) {
 	at := ""
-	if url != client.DefaultServer {
+	if url != s.usual {
 		at = " --server " + url
 	}
 	say := func(format string, args ...any) { _, _ = fmt.Fprintf(s.p.stderr, format, args...) }
