@@ -40,7 +40,7 @@ host:port, alone, on stdout. The router connects to the target first: what
 cannot be reached gets the reason, and no port. A target that is mapped
 already keeps its port.`,
 		Example: `  oh-router bind db.internal:3306
-  psql "host=127.0.0.1 port=$(oh-router bind db.internal:5432 | cut -d: -f2)"
+  addr=$(oh-router bind db.internal:5432) && psql "host=localhost port=${addr##*:}"
   oh-router bind db.internal:3306 --ttl 8h --allow 10.0.0.0/8 --label team=shop
   oh-router bind db.internal:3306 -o json | jq -r .id`,
 		Args: takes("HOST:PORT"),

@@ -16,7 +16,7 @@ func newKillCommand(environ []string) *cobra.Command {
 		Short: "Cut one session",
 		Long:  `Cut the session with this id: the client and the target are reset.`,
 		Example: `  oh-router kill s1
-  oh-router sessions -o name | xargs -n 1 oh-router kill`,
+  oh-router sessions -o name | xargs -r -n 1 oh-router kill`,
 		Args: takes("SESSION"),
 	}
 	access := newAccess(cmd, environ)

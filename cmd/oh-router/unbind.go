@@ -24,7 +24,7 @@ at once. Its sessions are cut, or may go on for the time that --drain says; the
 command does not wait for them.`,
 		Example: `  oh-router unbind db.internal:3306
   oh-router unbind db.internal:3306 --drain 30s
-  oh-router bindings -o name | xargs -n 1 oh-router unbind`,
+  oh-router bindings -o name | xargs -r -n 1 oh-router unbind`,
 		Args: takes("ID or HOST:PORT"),
 	}
 	durationVar(cmd.Flags(), &drain, "drain", "`DURATION` that open sessions may go on (default they are cut)")
