@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -113,9 +114,8 @@ func needsCommand(cmd *cobra.Command) {
 
 // unknownCommand returns the error for a name that is no subcommand of cmd.
 func unknownCommand(cmd *cobra.Command, name string) error {
-	cmd.SuggestionsMinimumDistance = 2
 	f := &failure{message: fmt.Sprintf("unknown command %.60q", name), hint: seeHelp(cmd), exit: exitUsage}
-	if likely := cmd.SuggestionsFor(name); len(likely) > 0 {
+	if likely := likelyCommands(cmd, name); len(likely) > 0 {
 		f.message += fmt.Sprintf("; did you mean '%s %s'?", cmd.CommandPath(), strings.Join(likely, "' or '"+cmd.CommandPath()+" "))
 		return f
 	}
@@ -129,6 +129,32 @@ func unknownCommand(cmd *cobra.Command, name string) error {
 	return f
 }
 
+// likelyCommands returns the commands below cmd that somebody may have meant with
+// name: what is called so, there or further below, else what is spelt
+// almost so.
+func likelyCommands(cmd *cobra.Command, name string) (likely []string) {
+	means := func(s string) bool { return strings.EqualFold(s, name) }
+	var below []string
+	for _, c := range cmd.Commands() {
+		if means(c.Name()) || slices.ContainsFunc(c.SuggestFor, means) {
+			likely = append(likely, c.Name())
+		}
+		for _, sub := range c.Commands() {
+			if means(sub.Name()) || slices.ContainsFunc(sub.Aliases, means) {
+				below = append(below, c.Name()+" "+sub.Name())
+			}
+		}
+	}
+	if len(likely) == 0 {
+		likely = below
+	}
+	// A word of which every letter is another one is no slip of the pen.
+	for cmd.SuggestionsMinimumDistance = 1; len(likely) == 0 && cmd.SuggestionsMinimumDistance <= min(2, len(name)-1); cmd.SuggestionsMinimumDistance++ {
+		likely = cmd.SuggestionsFor(name)
+	}
+	return likely
+}
+
 // newHelpCommand replaces cobra's, which succeeds for unknown commands.
 func newHelpCommand() *cobra.Command {
 	return &cobra.Command{
@@ -137,7 +163,10 @@ func newHelpCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			about, rest, err := cmd.Root().Find(args)
 			if err != nil || len(rest) > 0 {
-				return unknownCommand(cmd.Root(), strings.Join(args, " "))
+				if !about.HasSubCommands() {
+					about, rest = cmd.Root(), args
+				}
+				return unknownCommand(about, strings.Join(rest, " "))
 			}
 			about.InitDefaultHelpFlag()
 			return about.Help()
