@@ -2,12 +2,14 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"golang.org/x/sync/errgroup"
 
 	ohrouter "github.com/ohrouter/oh-router"
@@ -50,6 +52,12 @@ on disk and dials every target, this machine's own included.`,
 	}
 	cmd.Flags().StringArrayVar(&binds, "bind", nil, "`HOST:PORT` to bind at the start and print the mapped address of (repeatable)")
 	config.Flags(cmd.Flags(), config.Up)
+	cmd.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		if e, ok := errors.AsType[*pflag.NotExistError](err); ok && e.GetSpecifiedName() == "allow" {
+			return usageErrorf("unknown flag: --allow; 'oh-router up' dials every target and has no allow-list")
+		}
+		return flagError(cmd, err)
+	})
 	return cmd
 }
 

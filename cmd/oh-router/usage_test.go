@@ -27,6 +27,8 @@ func TestUsageErrors(t *testing.T) {
 		{"proxy enroll --token x", "unknown flag: --token; did you mean --token-file?", "oh-router proxy enroll"},
 		{"router --busypoll 75us", "unknown flag: --busypoll; did you mean --busy-poll?", "oh-router router"},
 		{"router --pots 1-2", "unknown flag: --pots; did you mean --ports?", "oh-router router"},
+		{"up --allow any", "unknown flag: --allow; 'oh-router up' dials every target and has no allow-list", "oh-router up"},
+		{"up --lsten x", "did you mean --listen?", "oh-router up"},
 		{"router --tls 1", "unknown flag: --tls; did you mean --tls-ca or --tls-cert or --tls-key?", "oh-router router"},
 		{"bind", "HOST:PORT is missing", "oh-router bind"},
 		{"bind db:1 db:2", `unexpected argument "db:2"`, "oh-router bind"},
