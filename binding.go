@@ -3,6 +3,7 @@ package ohrouter
 import (
 	"encoding/json"
 	"net/netip"
+	"strings"
 	"time"
 )
 
@@ -23,10 +24,27 @@ func (d *Duration) UnmarshalText(b []byte) error {
 	}
 	v, err := time.ParseDuration(string(b))
 	if err != nil {
-		return Errorf(InvalidRequest, "%.40q is not a duration such as 90s, 5m or 1h30m", b)
+		return Errorf(InvalidRequest, "%.40q %s", b, whyNoDuration(string(b)))
 	}
 	*d = Duration(v)
 	return nil
+}
+
+// whyNoDuration returns what is wrong with a text that is not a duration.
+func whyNoDuration(s string) string {
+	if _, err := time.ParseDuration(s + "s"); err == nil && strings.Trim(s, "0123456789.") == "" {
+		return "has no unit: write " + s + "s for seconds"
+	}
+	zeros := strings.Map(func(r rune) rune {
+		if '0' <= r && r <= '9' {
+			return '0'
+		}
+		return r
+	}, s)
+	if _, err := time.ParseDuration(zeros); err == nil {
+		return "is too long a time"
+	}
+	return "is not a duration such as 90s, 5m or 1h30m"
 }
 
 // Optional is a string that stands as null in JSON while it is empty.

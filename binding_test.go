@@ -3,6 +3,7 @@ package ohrouter
 import (
 	"encoding/json"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -105,10 +106,13 @@ func TestDurationText(t *testing.T) {
 			t.Errorf("UnmarshalText(%q) = %v, %v, want %v", in, d, err, want)
 		}
 	}
-	for _, in := range []string{"5", "1d", "abc", "99999999999h"} {
+	for in, why := range map[string]string{
+		"5": `"5" has no unit: write 5s for seconds`, "0.5": "write 0.5s", "1d": "is not a duration such as", "abc": "is not a duration", "5h30": "is not a duration",
+		".": "is not a duration", "s": "is not a duration", "99999999999999999999": "is not a duration", "99999999999h": "is too long a time",
+	} {
 		d := Duration(time.Second)
-		if err := d.UnmarshalText([]byte(in)); CodeOf(err) != InvalidRequest || d != Duration(time.Second) {
-			t.Errorf("UnmarshalText(%q) = %v, %v, want code %s and the value as it was", in, d, err, InvalidRequest)
+		if err := d.UnmarshalText([]byte(in)); CodeOf(err) != InvalidRequest || !strings.Contains(Message(err), why) || d != Duration(time.Second) {
+			t.Errorf("UnmarshalText(%q) = %v, %v, want code %s, %q and the value as it was", in, d, err, InvalidRequest, why)
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -94,7 +95,32 @@ func flagError(cmd *cobra.Command, err error) error {
 			said += fmt.Sprintf("; did you mean --%s?", strings.Join(likely, " or --"))
 		}
 	}
+	if e, ok := errors.AsType[*pflag.InvalidValueError](err); ok && e.GetValue() != "" {
+		if why := whyInvalid(e.GetFlag().Value, err); why != "" {
+			said = fmt.Sprintf("invalid argument %q for %q flag: it is %s", e.GetValue(), "--"+e.GetFlag().Name, why)
+		}
+	}
 	return usageErrorf("%s", said)
+}
+
+// whyInvalid returns what is wrong with a flag's value where err is in words of
+// the standard library; else "".
+func whyInvalid(v pflag.Value, err error) string {
+	if a, ok := v.(argument); ok {
+		v = a.Value
+	}
+	switch v.Type() {
+	case "bool":
+		return "not true or false"
+	case "uint16":
+		return "not a number from 1 to 65535"
+	case "int":
+		if errors.Is(err, strconv.ErrRange) {
+			return "too large"
+		}
+		return "not a whole number"
+	}
+	return ""
 }
 
 // likelyFlags returns the flags of cmd that somebody may have meant with name.
