@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/netip"
@@ -88,6 +89,20 @@ func durationVar(flags *pflag.FlagSet, d *ohrouter.Duration, name, usage string)
 	flags.Lookup(name).DefValue = ""
 }
 
+// maxHours is the longest that the API takes: ten years.
+const maxHours = 10 * 365 * 24
+
+// checkDuration makes a duration that the API does not take an error of usage.
+func checkDuration(flag string, d ohrouter.Duration, hours int) error {
+	switch {
+	case d < 0:
+		return usageErrorf("--%s must not be negative", flag)
+	case time.Duration(d) > time.Duration(hours)*time.Hour:
+		return usageErrorf("--%s %s is too long: it may be %dh at most", flag, d, hours)
+	}
+	return nil
+}
+
 // spec returns what the flags and the argument ask for.
 func (f *bindFlags) spec(cmd *cobra.Command, target string) (ohrouter.BindingSpec, error) {
 	var spec ohrouter.BindingSpec
@@ -99,10 +114,11 @@ func (f *bindFlags) spec(cmd *cobra.Command, target string) (ohrouter.BindingSpe
 	if f.proxyProtocol != "" && f.proxyProtocol != ohrouter.ProxyProtocolV2 {
 		return spec, usageErrorf("--proxy-protocol %q is none: there is %s", f.proxyProtocol, ohrouter.ProxyProtocolV2)
 	}
-	for name, value := range map[string]int64{"idle-timeout": int64(f.idleTimeout), "ttl": int64(f.ttl), "max-sessions": int64(f.maxSessions)} {
-		if value < 0 {
-			return spec, usageErrorf("--%s must not be negative", name)
-		}
+	if f.maxSessions < 0 {
+		return spec, usageErrorf("--max-sessions must not be negative")
+	}
+	if err := cmp.Or(checkDuration("idle-timeout", f.idleTimeout, maxHours), checkDuration("ttl", f.ttl, maxHours)); err != nil {
+		return spec, err
 	}
 	if cmd.Flags().Changed("idle-timeout") {
 		spec.IdleTimeout = new(f.idleTimeout)

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -94,6 +96,12 @@ func (f *tokenFlags) spec(cmd *cobra.Command, name string) (ohrouter.TokenSpec, 
 	spec := ohrouter.TokenSpec{
 		Name: name, Role: ohrouter.Role(f.role), TTL: f.ttl, Targets: f.targets, Proxies: f.proxies, MaxTTL: f.maxTTL, Reasons: f.reasons,
 	}
+	if !slices.Contains(ohrouter.Roles(), spec.Role) {
+		return spec, usageErrorf("--role %q is none: there are admin, user and viewer", f.role)
+	}
+	if err := cmp.Or(checkDuration("ttl", f.ttl, maxHours), checkDuration("max-ttl", f.maxTTL, maxHours)); err != nil {
+		return spec, err
+	}
 	if f.ports != "" {
 		spec.Ports = new(ohrouter.PortRange)
 		if err := spec.Ports.UnmarshalText([]byte(f.ports)); err != nil {
@@ -107,6 +115,9 @@ func (f *tokenFlags) spec(cmd *cobra.Command, name string) (ohrouter.TokenSpec, 
 		"max-bindings": {f.maxBindings, &spec.MaxBindings}, "max-sessions": {f.maxSessions, &spec.MaxSessions},
 		"targets-per-minute": {f.targetsPerMinute, &spec.TargetsPerMinute}, "calls-per-second": {f.callsPerSecond, &spec.CallsPerSecond},
 	} {
+		if quota.asked < 0 {
+			return spec, usageErrorf("--%s must not be negative", flag)
+		}
 		if cmd.Flags().Changed(flag) {
 			*quota.to = new(quota.asked)
 		}

@@ -32,8 +32,8 @@ command does not wait for them.`,
 	output.flag(cmd)
 	cmd.ValidArgsFunction = access.complete(completeBindings)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		if drain < 0 {
-			return usageErrorf("--drain must not be negative")
+		if err := checkDuration("drain", drain, 24); err != nil {
+			return err
 		}
 		var target ohrouter.Target
 		// No id has a colon, every target has one.
