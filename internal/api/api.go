@@ -148,7 +148,7 @@ var matchCase = sync.OnceFunc(func() { huma.ValidateStrictCasing = true })
 // wrap puts around the calls what they have in common, outermost last. Who
 // calls is known before the body is read.
 func (a *api) wrap(mux *http.ServeMux) http.Handler {
-	h := known(mux)
+	h := known(mux, "/docs describes those that exist")
 	h = bounded(h)
 	h = newGuard(&a.Config).protect(h)
 	h = observe(a.Log, h)

@@ -208,11 +208,11 @@ func innermost(w http.ResponseWriter) http.ResponseWriter {
 
 // known answers what mux would answer with a text or a redirect: unknown
 // paths, also those that are not in their shortest spelling, and methods that
-// a path does not have.
-func known(mux *http.ServeMux) http.Handler {
+// a path does not have. It says where those that exist are found.
+func known(mux *http.ServeMux, found string) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if p := r.URL.Path; p != path.Clean(p) && p != path.Clean(p)+"/" {
-			fail(w, r, noSuchPath())
+			fail(w, r, noSuchPath(found))
 			return
 		}
 		h, pattern := mux.Handler(r)
@@ -223,7 +223,7 @@ func known(mux *http.ServeMux) http.Handler {
 		refusal := &header{h: http.Header{}}
 		h.ServeHTTP(refusal, r)
 		if refusal.status != http.StatusMethodNotAllowed {
-			fail(w, r, noSuchPath())
+			fail(w, r, noSuchPath(found))
 			return
 		}
 		allow := refusal.h.Get("Allow")
@@ -232,8 +232,8 @@ func known(mux *http.ServeMux) http.Handler {
 	})
 }
 
-func noSuchPath() *Problem {
-	return problemFor(ohrouter.Errorf(ohrouter.NotFound, "no such path; /docs describes those that exist"))
+func noSuchPath(found string) *Problem {
+	return problemFor(ohrouter.Errorf(ohrouter.NotFound, "no such path; %s", found))
 }
 
 // header is a response of which only status and header count.

@@ -31,7 +31,7 @@ func Health(parts func(context.Context) []Part, metrics http.Handler, hosts []st
 		}
 		return "the parts are not shown to calls by this name"
 	})
-	return bounded(known(mux))
+	return bounded(known(mux, "there are /livez, /readyz and /metrics; the REST API is at the address of the router"))
 }
 
 // addHealth adds the calls that supervisors and monitoring make. The process

@@ -46,7 +46,10 @@ func TestHealthServesNothingElse(t *testing.T) {
 		t.Errorf("GET /metrics = %q, want the metrics", body)
 	}
 	for what, want := range map[string]int{"GET /": 404, "GET /v1/bindings": 404, "GET /docs": 404, "POST /livez": 405} {
-		status, h, _ := call(t, base, what, "")
+		status, h, body := call(t, base, what, "")
+		if strings.Contains(body, "/docs") || status == 404 && !strings.Contains(body, "there are /livez, /readyz and /metrics") {
+			t.Errorf("%s = %s, want it to say what there is", what, body)
+		}
 		if status != want || h.Get("Content-Type") != problemType {
 			t.Errorf("%s = %d %s, want %d as a problem", what, status, h.Get("Content-Type"), want)
 		}
