@@ -185,7 +185,7 @@ func (a *api) revokeProxy(ctx context.Context, in *revokeProxyInput) (*struct{},
 
 func errNoAuthority() error {
 	return ohrouter.Errorf(ohrouter.NotFound,
-		"this router has no CA to give certificates with: 'oh-router ca init' on its machine makes one; or give router and proxies certificates of your own")
+		"this router has no CA to give certificates with: stop it, run 'oh-router ca init' on its machine, and start it again; or give router and proxies certificates of your own")
 }
 
 func errNoCertificate() error {

@@ -289,7 +289,7 @@ func TestNoAuthority(t *testing.T) {
 		"DELETE /v1/proxies/east/certificate": "",
 	} {
 		status, got := call(7, what, body)
-		if status != 404 || strings.Contains(what, "POST") && !strings.Contains(got, "oh-router ca init") {
+		if status != 404 || strings.Contains(what, "POST") && !strings.Contains(got, "stop it, run 'oh-router ca init'") {
 			t.Errorf("%s = %d %s, want 404 with what to do", what, status, got)
 		}
 	}
