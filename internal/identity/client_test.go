@@ -38,6 +38,9 @@ func TestClientTLS(t *testing.T) {
 		named(c)
 		c.URIs = []*url.URL{{Scheme: "spiffe", Host: domain, Path: "/web/x"}}
 	}
+	ended := func(c *x509.Certificate) {
+		c.NotBefore, c.NotAfter = time.Now().Add(-2*time.Hour), time.Now().Add(-time.Hour)
+	}
 	for _, tt := range []struct {
 		name  string
 		trust []*x509.Certificate
@@ -49,7 +52,8 @@ func TestClientTLS(t *testing.T) {
 		{"ours, without the host's name", []*x509.Certificate{own.cert}, own, main1, nil, ""},
 		{"ours, of a proxy", []*x509.Certificate{own.cert}, own, east, named, "a router is wanted here"},
 		{"ours, of nobody", []*x509.Certificate{own.cert}, own, main1, foreignURI, "is not of oh-router"},
-		{"theirs, where ours is trusted", []*x509.Certificate{own.cert}, theirs, main1, named, "not signed by the CA"},
+		{"theirs, where ours is trusted", []*x509.Certificate{own.cert}, theirs, main1, named, "look whether it is the right router, and name the file of its own CA with --ca-file"},
+		{"ours, ended", []*x509.Certificate{own.cert}, own, main1, ended, "stop that router, run 'oh-router ca init' on its machine"},
 		{"theirs, with the host's name", []*x509.Certificate{theirs.cert}, theirs, main1, named, ""},
 		{"theirs, of a web server", []*x509.Certificate{theirs.cert}, theirs, main1, webServer, ""},
 		{"theirs, of a router that is called otherwise", []*x509.Certificate{theirs.cert}, theirs, main1, nil, "router.example"},

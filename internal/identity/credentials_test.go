@@ -22,6 +22,8 @@ func TestOpenRefuses(t *testing.T) {
 	ended, endedKey := leaf(t, by, east, func(c *x509.Certificate) {
 		c.NotBefore, c.NotAfter = time.Now().Add(-2*time.Hour), time.Now().Add(-time.Hour)
 	})
+	theirs := organisation(t)
+	endedTheirs, endedTheirsKey := leaf(t, theirs, east, func(c *x509.Certificate) { c.NotBefore, c.NotAfter = ended.NotBefore, ended.NotAfter })
 	write := func(text string) string {
 		path := filepath.Join(t.TempDir(), "x.pem")
 		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
@@ -47,6 +49,7 @@ func TestOpenRefuses(t *testing.T) {
 		{"for clients", bundle(t, clientKey, clientOnly, by.cert), "not for this use"},
 		{"without a name", bundle(t, namelessKey, nameless, by.cert), "0 URI names"},
 		{"ended", bundle(t, endedKey, ended, by.cert), "enrol it again"},
+		{"ended, of an organisation's CA", bundle(t, endedTheirsKey, endedTheirs, theirs.cert), "replace it"},
 		{"the CA first", bundle(t, by.key, by.cert, good), "0 URI names"},
 		{"garbage", part(whole, func(f *Files) { f.Cert = write("garbage") }), "no certificate in PEM form"},
 		{"no key", part(whole, func(f *Files) { f.Key = write("garbage") }), "do not make a pair"},

@@ -71,6 +71,7 @@ func ClientTLS(ca []byte) (*tls.Config, error) {
 		return nil, ohrouter.Errorf(ohrouter.InvalidRequest, "the CA cannot be used: no certificate in it is that of a CA")
 	}
 	t := newTrust(cas)
+	t.named = true
 	if slices.ContainsFunc(cas, func(c *x509.Certificate) bool { return !ours(c) }) {
 		return &tls.Config{RootCAs: t.roots, MinVersion: tls.VersionTLS13}, nil
 	}

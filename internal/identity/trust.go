@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -22,6 +23,7 @@ const (
 type trust struct {
 	cas   []*x509.Certificate
 	roots *x509.CertPool
+	named bool // with --ca-file, by a caller who has no certificate
 
 	mu     sync.Mutex // guards proven
 	proven map[proof]window
@@ -101,7 +103,7 @@ func (t *trust) explain(leaf *x509.Certificate, err error, now time.Time) error 
 		if now.Before(bad.NotBefore) {
 			e.Message = fmt.Sprintf("%s begins at %s, which is still to come by this machine's clock: set the clocks", what, stamp(bad.NotBefore))
 		} else {
-			e.Message = fmt.Sprintf("%s ended at %s: enrol it again, or set this machine's clock if that is wrong", what, stamp(bad.NotAfter))
+			e.Message = fmt.Sprintf("%s ended at %s: %s, or set this machine's clock if that is wrong", what, stamp(bad.NotAfter), t.replace(bad))
 		}
 	case ok && invalid.Reason == x509.IncompatibleUsage:
 		e.Message = fmt.Sprintf("the certificate of %s is not for this use: it needs the extended key usages serverAuth and clientAuth", who)
@@ -112,9 +114,25 @@ func (t *trust) explain(leaf *x509.Certificate, err error, now time.Time) error 
 		if len(t.cas) > 0 {
 			ca = fmt.Sprintf("%s (SHA-256 %s)", subject(t.cas[0]), fingerprintOf(t.cas[0]))
 		}
-		e.Message = fmt.Sprintf("the certificate of %s is not signed by the CA that is trusted here, %s: enrol it with a token of this router, or give both sides the same CA", who, ca)
+		what := "enrol it with a token of this router, or give both sides the same CA"
+		if t.named {
+			what = "look whether it is the right router, and name the file of its own CA with --ca-file"
+		}
+		e.Message = fmt.Sprintf("the certificate of %s is not signed by the CA that is trusted here, %s: %s", who, ca, what)
 	}
 	return e
+}
+
+// replace returns what gives the owner of a certificate that has ended another.
+func (t *trust) replace(ended *x509.Certificate) string {
+	id, err := Of(ended)
+	switch {
+	case err != nil || !slices.ContainsFunc(t.cas, ours):
+		return "replace it"
+	case id.Role == Router: // which renews it while it runs
+		return "stop that router, run 'oh-router ca init' on its machine, and start it again"
+	}
+	return "enrol it again"
 }
 
 // stamp returns a time as sentences have it.
