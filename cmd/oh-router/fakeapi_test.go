@@ -34,6 +34,13 @@ func startFakeAPI() *fakeAPI {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /v1/bindings", f.bind)
 	mux.HandleFunc("GET /v1/bindings", f.list)
+	mux.HandleFunc("GET /v1/bindings/{id}", func(w http.ResponseWriter, r *http.Request) {
+		if r.PathValue("id") != "b1" {
+			writeProblem(w, 404, ohrouter.NotFound, "no binding "+r.PathValue("id"))
+			return
+		}
+		writeJSON(w, 200, "application/json", sampleBinding())
+	})
 	mux.HandleFunc("DELETE /v1/bindings/{id}", f.unbind)
 	mux.HandleFunc("GET /v1/sessions", func(w http.ResponseWriter, r *http.Request) {
 		sessions := []ohrouter.Session{sampleSession()}

@@ -15,7 +15,7 @@ func newKillCommand(environ []string) *cobra.Command {
 		Use:   "kill SESSION",
 		Short: "Cut one session",
 		Long:  `Cut the session with this id: the client and the target are reset.`,
-		Example: `  oh-router kill s1
+		Example: `  oh-router kill s-s5qlk5-4
   oh-router sessions -o name | xargs -r -n 1 oh-router kill`,
 		Args: takes("SESSION"),
 	}
@@ -24,7 +24,7 @@ func newKillCommand(environ []string) *cobra.Command {
 	cmd.ValidArgsFunction = access.complete(completeSessions)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		err := access.call(cmd, func(ctx context.Context, c *client.Client) error {
-			return c.Kill(ctx, args[0])
+			return listedBy(c.Kill(ctx, args[0]), "sessions")
 		})
 		if err != nil {
 			return err

@@ -25,15 +25,19 @@ from the client to the target, DOWN the other way.`,
 		Args:              takes(),
 		ValidArgsFunction: cobra.NoFileCompletions,
 	}
-	cmd.Flags().StringVar(&binding, "binding", "", "only the sessions of the binding with this `ID`")
+	cmd.Flags().StringVar(&binding, "binding", "", "only the sessions of the binding with this `ID`, or of a target HOST:PORT")
 	access := newAccess(cmd, environ)
 	output.flag(cmd)
 	// It errs only for a flag that is not there.
 	_ = cmd.RegisterFlagCompletionFunc("binding", access.complete(completeBindings))
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		target, err := targetOrID(binding)
+		if err != nil {
+			return err
+		}
 		var sessions []ohrouter.Session
-		err := access.call(cmd, func(ctx context.Context, c *client.Client) (err error) {
-			sessions, err = c.Sessions(ctx, binding)
+		err = access.call(cmd, func(ctx context.Context, c *client.Client) (err error) {
+			sessions, err = sessionsOf(ctx, c, binding, target)
 			return err
 		})
 		if err != nil {
@@ -42,6 +46,34 @@ from the client to the target, DOWN the other way.`,
 		return sessionListing(time.Now()).print(cmd, output, sessions)
 	}
 	return cmd
+}
+
+// sessionsOf returns the open sessions of a binding, of all bindings of a target,
+// or of all with neither.
+func sessionsOf(ctx context.Context, c *client.Client, id string, target ohrouter.Target) ([]ohrouter.Session, error) {
+	if target == (ohrouter.Target{}) {
+		sessions, err := c.Sessions(ctx, id)
+		if err == nil && len(sessions) == 0 && id != "" { // the binding may have none, or not be there
+			_, err = c.Binding(ctx, id)
+		}
+		return sessions, listedBy(err, "bindings")
+	}
+	bindings, err := c.Bindings(ctx, client.Filter{Target: target})
+	if err != nil {
+		return nil, err
+	}
+	if len(bindings) == 0 {
+		return nil, notBound(target)
+	}
+	all := []ohrouter.Session{}
+	for _, b := range bindings {
+		sessions, err := c.Sessions(ctx, b.ID)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, sessions...)
+	}
+	return all, nil
 }
 
 // sessionListing returns how sessions are printed.

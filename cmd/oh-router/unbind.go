@@ -35,23 +35,19 @@ command does not wait for them.`,
 		if err := checkDuration("drain", drain, 24); err != nil {
 			return err
 		}
-		var target ohrouter.Target
-		// No id has a colon, every target has one.
-		if strings.Contains(args[0], ":") {
-			var err error
-			if target, err = parseTarget(args[0]); err != nil {
-				return err
-			}
+		target, err := targetOrID(args[0])
+		if err != nil {
+			return err
 		}
 		var released []string
-		err := access.call(cmd, func(ctx context.Context, c *client.Client) error {
+		err = access.call(cmd, func(ctx context.Context, c *client.Client) error {
 			ids, err := idsOf(ctx, c, args[0], target)
 			if err != nil {
 				return err
 			}
 			for _, id := range ids {
 				if err := c.Unbind(ctx, id, time.Duration(drain)); err != nil {
-					return err
+					return listedBy(err, "bindings")
 				}
 				released = append(released, id)
 			}
@@ -65,6 +61,28 @@ command does not wait for them.`,
 		return err
 	}
 	return cmd
+}
+
+// targetOrID returns the target of an argument that is one, and for an id the zero
+// Target. No id has a colon, every target has one.
+func targetOrID(arg string) (ohrouter.Target, error) {
+	if !strings.Contains(arg, ":") {
+		return ohrouter.Target{}, nil
+	}
+	return parseTarget(arg)
+}
+
+// listedBy returns the error of a call; of what is not there it says which command
+// lists what is.
+func listedBy(err error, command string) error {
+	if ohrouter.CodeOf(err) != ohrouter.NotFound {
+		return err
+	}
+	return ohrouter.Errorf(ohrouter.NotFound, "%s; 'oh-router %s' lists what is there", ohrouter.Message(err), command)
+}
+
+func notBound(target ohrouter.Target) error {
+	return ohrouter.Errorf(ohrouter.NotFound, "%s is not bound; 'oh-router bindings' lists what is", target)
 }
 
 // idsOf returns the id itself or, with a target, the id of its active binding;
@@ -95,7 +113,7 @@ func idsOf(ctx context.Context, c *client.Client, id string, target ohrouter.Tar
 		return active, nil
 	}
 	if len(draining) == 0 {
-		return nil, ohrouter.Errorf(ohrouter.NotFound, "%s is not bound; 'oh-router bindings' lists what is", target)
+		return nil, notBound(target)
 	}
 	return draining, nil
 }

@@ -66,6 +66,7 @@ func TestUsageErrors(t *testing.T) {
 		{"bindings extra", `unexpected argument "extra"`, "oh-router bindings"},
 		{"bindings --label x", `--label "x" is not KEY=VALUE`, "oh-router bindings"},
 		{"bindings --target x", `target "x" is not HOST:PORT`, "oh-router bindings"},
+		{"sessions --binding a:b", `port "b" is not a number`, "oh-router sessions"},
 		{"sessions --frob", "unknown flag: --frob", "oh-router sessions"},
 		{"proxies -o", "flag needs an argument", "oh-router proxies"},
 		{"kill", "SESSION is missing", "oh-router kill"},
