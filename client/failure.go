@@ -55,6 +55,9 @@ func (c *Client) whyUnanswered(err error) string {
 	if e, ok := errors.AsType[*ohrouter.Error](err); ok { // of Config.TLS
 		return fmt.Sprintf("the certificate of %s is not trusted: %s", c.server, e.Message)
 	}
+	if op != nil && op.Op == "remote error" { // what crypto/tls calls a refusal of the other side
+		return fmt.Sprintf("%s does not take calls of the API (%s): look at the port in --server, a router's and a proxy's are easily exchanged", c.server, cause(op.Err))
+	}
 	if isTimeout(err) && !dialled {
 		return fmt.Sprintf("%s takes the call, but does not answer in time: is the router overloaded or stopped?", c.server)
 	}
@@ -125,7 +128,12 @@ func (c *Client) refused(ctx context.Context, resp *http.Response) error {
 	if err := json.Unmarshal(body, &p); err != nil || p.Code == "" {
 		return c.notAPI(fmt.Sprintf("it answers %s without a code", resp.Status))
 	}
-	return ohrouter.Errorf(p.Code, "%s", p.sentence())
+	said := p.sentence()
+	called := strings.TrimPrefix(resp.Request.URL.String(), c.server)
+	if u, err := url.Parse(c.server); err == nil && u.Path != "" && p.Code == ohrouter.NotFound && strings.Count(called, "/") == 2 { // a list is never absent
+		said += fmt.Sprintf("; %s has a path, which a router's own URL has not: is it right?", c.server)
+	}
+	return ohrouter.Errorf(p.Code, "%s", said)
 }
 
 // sentence returns what the problem says to a person.

@@ -131,6 +131,7 @@ func TestNoRouter(t *testing.T) {
 		{"certificate", tlsServer.URL, "is not trusted"},
 		{"plain", strings.Replace(plain.URL, "http://", "https://", 1), "speaks plain HTTP"},
 		{"hangs up", "http://" + hangsUp(t), "no router answers at"},
+		{"a proxy", "https://" + linksAlone(t, tlsServer.TLS.Certificates), "a router's and a proxy's are easily exchanged"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -202,6 +203,43 @@ func hangsUp(t testing.TB) string {
 	}()
 	t.Cleanup(func() { l.Close(); <-done })
 	return l.Addr().String()
+}
+
+// linksAlone returns the address of a server that does not speak HTTP over TLS.
+func linksAlone(t testing.TB, certificates []tls.Certificate) string {
+	t.Helper()
+	l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: certificates, NextProtos: []string{"oh-router/1"}, MinVersion: tls.VersionTLS13})
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			conn.(*tls.Conn).Handshake()
+			conn.Close()
+		}
+	}()
+	t.Cleanup(func() { l.Close(); <-done })
+	return l.Addr().String()
+}
+
+// A path in the server's URL may be that of an HTTP proxy, or a slip.
+func TestPathOfServer(t *testing.T) {
+	srv := httptest.NewServer(answer(http.StatusNotFound, "application/problem+json", `{"detail":"no such path","code":"not_found"}`))
+	defer srv.Close()
+	for path, say := range map[string]string{"": "no such path", "/foo": "no such path; " + srv.URL + "/foo has a path, which a router's own URL has not: is it right?"} {
+		if e := failing(t, dial(t, client.Config{Server: srv.URL + path}), t.Context()); e.Message != say {
+			t.Errorf("Bind at %s = %q, want %q", path, e.Message, say)
+		}
+		if err := dial(t, client.Config{Server: srv.URL + path}).Kill(t.Context(), "s1"); ohrouter.Message(err) != "no such path" {
+			t.Errorf("Kill at %s = %v, want no word of a path: the session may be absent", path, err)
+		}
+	}
 }
 
 // silent returns a client of a server that never answers; called is closed at
