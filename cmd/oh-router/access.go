@@ -40,9 +40,9 @@ type apiAccess struct {
 // newAccess gives cmd the flags that all client commands have.
 func newAccess(cmd *cobra.Command, environ []string) *apiAccess {
 	a := &apiAccess{environ: environ}
-	cmd.Flags().StringVar(&a.server, "server", "", "`URL` of the router's API (env OH_ROUTER_SERVER; default "+client.DefaultServer+", or https:// there if this machine's state directory has a CA)")
-	cmd.Flags().StringVar(&a.tokenFile, "token-file", "", "`FILE` that holds the API token (env OH_ROUTER_TOKEN_FILE, or the token itself in OH_ROUTER_TOKEN; default for https:// on this machine admin.token of the state directory)")
-	cmd.Flags().StringVar(&a.caFile, "ca-file", "", "PEM `FILE` with the CA of the router's certificate (env OH_ROUTER_CA_FILE; default the system's, for https:// on this machine that of the state directory)")
+	cmd.Flags().StringVar(&a.server, "server", "", "`URL` of the router's API (env OH_ROUTER_SERVER; default "+client.DefaultServer+", https:// there if this machine has a CA)")
+	cmd.Flags().StringVar(&a.tokenFile, "token-file", "", "`FILE` that holds the API token (env OH_ROUTER_TOKEN_FILE, or the token in OH_ROUTER_TOKEN; default the admin's on its router's machine)")
+	cmd.Flags().StringVar(&a.caFile, "ca-file", "", "PEM `FILE` with the CA of the router (env OH_ROUTER_CA_FILE; default the system's, and its own on its machine)")
 	return a
 }
 

@@ -75,9 +75,9 @@ func (f *bindFlags) add(cmd *cobra.Command) {
 	flags.Uint16Var(&f.port, "port", 0, "mapped `PORT` to have (default any of the router's range)")
 	durationVar(flags, &f.idleTimeout, "idle-timeout", "recycle the binding this `DURATION` after its last use; 0s never (default the router's)")
 	durationVar(flags, &f.ttl, "ttl", "end the binding, and its sessions, after this `DURATION` (default never)")
-	flags.StringSliceVar(&f.allow, "allow", nil, "`CIDR` or address that may connect, or requester for the one that makes this call, repeatable (default anybody; requester if the API is not on loopback)")
+	flags.StringSliceVar(&f.allow, "allow", nil, "`CIDR` or address that may connect, or requester for that of this call; may be repeated (default anybody; requester if the API is not on loopback)")
 	flags.IntVar(&f.maxSessions, "max-sessions", 0, "`NUMBER` of sessions that may be open at once (default no limit)")
-	flags.StringArrayVar(&f.labels, "label", nil, "`KEY=VALUE` to remember with the binding, repeatable")
+	flags.StringArrayVar(&f.labels, "label", nil, "`KEY=VALUE` to remember with the binding; may be repeated")
 	flags.StringVar(&f.proxyProtocol, "proxy-protocol", "", "tell the target each client's address, with a PROXY protocol header of this `VERSION`: v2")
 	flags.BoolVar(&f.noCheck, "no-check", false, "answer without connecting to the target first")
 }

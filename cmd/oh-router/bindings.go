@@ -33,7 +33,7 @@ clients to the target, DOWN the other way.`,
 		ValidArgsFunction: cobra.NoFileCompletions,
 	}
 	cmd.Flags().StringVar(&target, "target", "", "only the bindings of `HOST:PORT`")
-	cmd.Flags().StringArrayVar(&labels, "label", nil, "only bindings with this label `KEY=VALUE`, repeatable")
+	cmd.Flags().StringArrayVar(&labels, "label", nil, "only bindings with this label `KEY=VALUE`; may be repeated")
 	access := newAccess(cmd, environ)
 	output.flag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {

@@ -67,7 +67,7 @@ to the router's certificate. The router must not run.`,
 		},
 	}
 	stateFlag(cmd, &flags.state)
-	cmd.Flags().StringArrayVar(&flags.hosts, "host", nil, "`NAME` or address that clients use for the router, repeatable (this machine's own are there always)")
+	cmd.Flags().StringArrayVar(&flags.hosts, "host", nil, "`NAME` or address that clients use for the router, besides this machine's own; may be repeated")
 	cmd.Flags().StringVar(&flags.invite, "invite", "", "make an enrolment token for the proxy of this `NAME`")
 	cmd.Flags().StringVar(&flags.out, "out", "", "new `FILE` for the enrolment token, instead of stdout")
 	return cmd

@@ -50,7 +50,7 @@ on disk and dials every target, this machine's own included.`,
 			})
 		},
 	}
-	cmd.Flags().StringArrayVar(&binds, "bind", nil, "`HOST:PORT` to bind at the start and print the mapped address of (repeatable)")
+	cmd.Flags().StringArrayVar(&binds, "bind", nil, "`HOST:PORT` to bind at the start and print the mapped address of; may be repeated")
 	config.Flags(cmd.Flags(), config.Up)
 	cmd.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		if e, ok := errors.AsType[*pflag.NotExistError](err); ok && e.GetSpecifiedName() == "allow" {

@@ -3,6 +3,9 @@ package main
 import (
 	"strings"
 	"testing"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
 // TestUsageErrors has the mistakes that are found before any call.
@@ -115,6 +118,26 @@ func TestUsageErrors(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestFlagHelp has one word for one thing, and no line that nobody reads.
+func TestFlagHelp(t *testing.T) {
+	var check func(cmd *cobra.Command)
+	check = func(cmd *cobra.Command) {
+		cmd.Flags().VisitAll(func(f *pflag.Flag) {
+			_, again := f.Value.(repeatable)
+			if said := strings.Contains(f.Usage, "may be repeated"); strings.Contains(f.Usage, "repeatable") || again && !said {
+				t.Errorf("%s --%s: %q, want \"may be repeated\" for what may be", cmd.CommandPath(), f.Name, f.Usage)
+			}
+			if _, one := f.Value.(argument); (one || again) && len(f.Usage) > 150 {
+				t.Errorf("%s --%s: %q, want 150 characters at most", cmd.CommandPath(), f.Name, f.Usage)
+			}
+		})
+		for _, c := range cmd.Commands() {
+			check(c)
+		}
+	}
+	check(newRootCommand(nil))
 }
 
 func TestBadServerInEnvironment(t *testing.T) {
