@@ -111,12 +111,22 @@ func labelsText(labels map[string]string) string {
 	return strings.Join(pairs, ",")
 }
 
-// expiresText returns how far away the end of a binding is.
+// expiresText returns how far away the end of a binding is, rounded: an hour that
+// has just begun is one.
 func expiresText(now time.Time, at *time.Time) string {
 	if at == nil {
 		return "never"
 	}
-	return "in " + ageText(at.Sub(now))
+	left, unit := at.Sub(now), 24*time.Hour
+	switch {
+	case left < time.Minute:
+		unit = time.Second
+	case left < time.Hour:
+		unit = time.Minute
+	case left < 48*time.Hour:
+		unit = time.Hour
+	}
+	return "in " + ageText(left.Round(unit))
 }
 
 // failureText returns when and why something failed.

@@ -43,6 +43,18 @@ func TestAgeText(t *testing.T) {
 	}
 }
 
+func TestExpiresText(t *testing.T) {
+	now := time.Now()
+	for left, want := range map[time.Duration]string{
+		-time.Second: "in 0s", time.Minute - time.Millisecond: "in 1m", time.Hour - time.Second: "in 1h", 8*time.Hour - time.Second: "in 8h",
+		59*time.Minute + 20*time.Second: "in 59m", 720*time.Hour - time.Second: "in 30d", 48*time.Hour - time.Second: "in 2d",
+	} {
+		if got := expiresText(now, new(now.Add(left))); got != want {
+			t.Errorf("expiresText of %v from now = %q, want %q", left, got, want)
+		}
+	}
+}
+
 func TestPrintable(t *testing.T) {
 	tests := map[string]string{
 		"":                     "",
