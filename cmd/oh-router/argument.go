@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"strconv"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -48,4 +49,24 @@ func nameArguments(cmd *cobra.Command) {
 	for _, c := range cmd.Commands() {
 		nameArguments(c)
 	}
+}
+
+// whyInvalid returns what is wrong with a flag's value where err is in words of
+// the standard library; else "".
+func whyInvalid(v pflag.Value, err error) string {
+	if a, ok := v.(argument); ok {
+		v = a.Value
+	}
+	switch v.Type() {
+	case "bool":
+		return "not true or false"
+	case "uint16":
+		return "not a number from 1 to 65535"
+	case "int":
+		if errors.Is(err, strconv.ErrRange) {
+			return "too large"
+		}
+		return "not a whole number"
+	}
+	return ""
 }

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -101,26 +100,6 @@ func flagError(cmd *cobra.Command, err error) error {
 		}
 	}
 	return usageErrorf("%s", said)
-}
-
-// whyInvalid returns what is wrong with a flag's value where err is in words of
-// the standard library; else "".
-func whyInvalid(v pflag.Value, err error) string {
-	if a, ok := v.(argument); ok {
-		v = a.Value
-	}
-	switch v.Type() {
-	case "bool":
-		return "not true or false"
-	case "uint16":
-		return "not a number from 1 to 65535"
-	case "int":
-		if errors.Is(err, strconv.ErrRange) {
-			return "too large"
-		}
-		return "not a whole number"
-	}
-	return ""
 }
 
 // likelyFlags returns the flags of cmd that somebody may have meant with name.
