@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -319,12 +320,8 @@ func TestWatchLogsTransitions(t *testing.T) {
 	probe("level=WARN", `msg="proxy down"`, "proxy=dc1", "cannot be reached")
 	probe()
 	t.Run("up", func(t *testing.T) {
-		a := &Acceptor{States: states.States, Patience: 20 * time.Second}
-		listenAt(t, p.Address, func(ctx context.Context, c *net.TCPConn) { a.Accept(ctx, c) })
+		listenAt(t, p.Address, silent)
 		probe("level=INFO", `msg="proxy seen"`, "state=up")
-		if got := d.proxies[0].patience(); got != a.Patience {
-			t.Errorf("the first session waits %v for its answer, want %v", got, a.Patience)
-		}
 		probe()
 		if s := d.Proxies()[0]; s.State != ohrouter.ProxyUp || s.SeenAt == nil {
 			t.Errorf("proxy %+v, %+v, want it up and seen", s, s.LastError)
@@ -358,6 +355,42 @@ func TestWatchDoesNotTakeJustAnybodyForAProxy(t *testing.T) {
 	d.probe(t.Context(), log)
 	if s := d.Proxies()[0]; s.State != ohrouter.ProxyDown {
 		t.Errorf("proxy is %s because it takes connections, want %s", s.State, ohrouter.ProxyDown)
+	}
+}
+
+// A proxy that has answered is asked again: that it takes connections says
+// nothing of a drain, nor of its end.
+func TestWatchAsksWhoHasAnswered(t *testing.T) {
+	states, address := newStates(), unreachable(t)
+	log, _ := newLog()
+	d := NewDialer([]Proxy{{Name: "dc1", Address: address}}, states.States)
+	drains := make(chan struct{})
+	close(drains)
+	for i, tt := range []struct {
+		draining chan struct{}
+		want     ohrouter.ProxyState
+	}{{nil, ohrouter.ProxyUp}, {drains, ohrouter.ProxyDraining}, {nil, ohrouter.ProxyUp}} {
+		t.Run(fmt.Sprint(i, tt.want), func(t *testing.T) {
+			a := &Acceptor{States: newStates().States, Patience: time.Second, Draining: tt.draining}
+			listenAt(t, address, func(ctx context.Context, c *net.TCPConn) {
+				if req, err := a.Accept(ctx, c); err == nil {
+					req.Accept(ctx, resolved)
+					req.Close()
+				}
+			})
+			if i == 0 {
+				l, err := d.Dial(t.Context(), Want{Session: "s-1", Target: database})
+				if err != nil {
+					t.Fatal(err)
+				}
+				l.Close()
+			}
+			d.proxies[0].seen = time.Now().Add(-watchEvery) // as if that time had passed
+			d.probe(t.Context(), log)
+			if s := d.Proxies()[0]; s.State != tt.want {
+				t.Errorf("the proxy is %s, want %s (%v)", s.State, tt.want, s.LastError)
+			}
+		})
 	}
 }
 

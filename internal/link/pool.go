@@ -327,7 +327,7 @@ func (d *Dialer) warm(ctx context.Context, p *proxy) (*Link, error) {
 	case answered:
 		p.answered(ohrouter.ProxyUp)
 	case hangsUp(err) && ohrouter.CodeOf(err) == ohrouter.Internal:
-		p.connected() // it may do without warm links: sessions will tell
+		p.connected() // it may not know the command: sessions will tell
 	default:
 		err = p.failed(ctx, err)
 	}

@@ -29,6 +29,7 @@ type proxy struct {
 	reported ohrouter.ProxyState // in the log
 	seen     time.Time
 	failure  *ohrouter.Failure
+	foreign  bool           // what listens there is no proxy, by its last answer
 	refused  bool           // it has refused to prove anything, or what this side has proved, since it last answered
 	takes    time.Duration  // the longest it takes to answer, as it said
 	address  netip.AddrPort // at which it was reached last
@@ -94,10 +95,17 @@ func (p *proxy) learn(ms uint32) {
 	p.takes = min(time.Duration(ms)*time.Millisecond, time.Minute)
 }
 
+// hasAnswered tells whether the proxy has ever answered as one.
+func (p *proxy) hasAnswered() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.takes > 0
+}
+
 func (p *proxy) answered(s ohrouter.ProxyState) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.state, p.seen, p.refused = s, time.Now(), false
+	p.state, p.seen, p.foreign, p.refused = s, time.Now(), false, false
 }
 
 // away returns 1 for a proxy that is known to serve nobody now, else 0.
@@ -139,7 +147,7 @@ func (p *proxy) failed(ctx context.Context, err error) error {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.state, p.refused = ohrouter.ProxyDown, p.refused || refused
+	p.state, p.foreign, p.refused = ohrouter.ProxyDown, foreign, p.refused || refused
 	p.failure = &ohrouter.Failure{Code: e.Code, Message: e.Message, At: time.Now()}
 	return e
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	ohrouter "github.com/ohrouter/oh-router"
+	"github.com/ohrouter/oh-router/internal/socket"
 )
 
 // watchEvery is how often Watch looks at a proxy that no link tells about.
@@ -15,8 +16,9 @@ const watchEvery = 10 * time.Second
 
 // Watch keeps what [Dialer.Proxies] returns up to date while there are no
 // links, and logs when a proxy goes and comes, until ctx ends. It makes a warm
-// link, by whose answer it knows a proxy, and how long that may take for a
-// target. Meanwhile it keeps the pools of warm links.
+// link: a proxy that hangs, or drains, takes connections all the same. One that
+// nobody has asked for anything yet it connects to, and sends nothing, unless with
+// TLS, where both prove who they are. Meanwhile it keeps the pools of warm links.
 func (d *Dialer) Watch(ctx context.Context, log *slog.Logger) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
@@ -45,7 +47,9 @@ func (d *Dialer) probe(ctx context.Context, log *slog.Logger) {
 				p.report(log)
 				return
 			}
-			if l, err := d.warm(ctx, p); err == nil { // it takes note of either
+			if d.TLS == nil && !p.hasAnswered() {
+				d.reach(ctx, p)
+			} else if l, err := d.warm(ctx, p); err == nil { // that takes note
 				l.Close() // it has answered: that is all there is to know
 			}
 			if errors.Is(ctx.Err(), context.Canceled) {
@@ -57,11 +61,28 @@ func (d *Dialer) probe(ctx context.Context, log *slog.Logger) {
 	wg.Wait()
 }
 
+// reach connects to a proxy that proves nothing, and may be none.
+func (d *Dialer) reach(ctx context.Context, p *proxy) {
+	begin := time.Now()
+	conn, err := d.Sockets.Dial(ctx, p.Address)
+	if err != nil {
+		_ = p.failed(ctx, err) // it takes note
+		return
+	}
+	p.pool.tookSetUp(time.Since(begin), time.Now())
+	socket.Orderly(conn)
+	_ = conn.Close() // it was connected: that is all there is to know
+	p.connected()
+}
+
 // connected notes that the proxy takes connections, which says nothing of a
-// drain.
+// drain, nor that it is a proxy when it has answered like something else.
 func (p *proxy) connected() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.foreign {
+		return
+	}
 	if p.state != ohrouter.ProxyDraining {
 		p.state = ohrouter.ProxyUp
 	}
