@@ -141,10 +141,10 @@ func (b *binding) accepted(client relay.Conn) {
 	r := b.router
 	s, want, parked, outcome := b.register(client.Remote)
 	if outcome != "" {
-		r.metrics.ended(outcome)
 		b.recordRefused(client.Remote, outcome)
 		client.Abort()
 		r.cfg.Descriptors.Release(2)
+		r.metrics.ended(outcome)
 		return
 	}
 	want.Early = s.firstBytes
