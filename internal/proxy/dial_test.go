@@ -157,8 +157,8 @@ func TestOwnListenersAreNotDialled(t *testing.T) {
 // TestAlternatingAnswers has a name server that says another address each time.
 // What a session is connected to is what was looked at.
 func TestAlternatingAnswers(t *testing.T) {
-	permitted := listen(t, "127.0.0.1", 0)
-	f, inside := start(t, patient, "127.0.0.1:*"), listen(t, "127.0.0.2", permitted.Port)
+	f := start(t, patient, "127.0.0.1:*")
+	permitted, inside := samePort(t, "127.0.0.1", "127.0.0.2")
 	var asked atomic.Int32
 	f.names.resolve = func(ctx context.Context, host string) ([]netip.Addr, error) {
 		if asked.Add(1)%2 == 0 {
@@ -323,6 +323,16 @@ func silent(t testing.TB, ip string, port uint16) bool {
 	}
 	t.Cleanup(func() { c.Close() })
 	return true
+}
+
+// samePort returns targets at two addresses that have the same port.
+func samePort(t testing.TB, a, b string) (x, y *target) {
+	t.Helper()
+	for y == nil {
+		x = listen(t, a, 0)
+		y = listen(t, b, x.Port)
+	}
+	return x, y
 }
 
 // besideSilent returns a target at ip whose port is silent at 127.0.0.2.
