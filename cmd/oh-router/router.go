@@ -239,17 +239,18 @@ func (s *routerServer) reload(cfg config.Config) {
 		s.dialer.SetProxies(proxyList(is.Proxies))
 	}
 	s.p.needRestart(map[string]bool{
-		"router.listen":            is.Listen != was.Listen,
-		"router.bind_address":      is.BindAddress != was.BindAddress,
-		"router.advertise":         is.Advertise != was.Advertise,
-		"router.ports":             is.Ports != was.Ports,
-		"router.allowed_hosts":     !slices.Equal(is.AllowedHosts, was.AllowedHosts),
-		"router.open_metrics":      is.OpenMetrics != was.OpenMetrics,
-		"router.max_connections":   is.Connections != was.Connections,
-		"router.state":             is.State != was.State,
-		"router.pool":              is.Pool != was.Pool,
-		"router.client_congestion": is.ClientCongestion != was.ClientCongestion,
-		"router.link_congestion":   is.LinkCongestion != was.LinkCongestion,
+		"router.listen":                     is.Listen != was.Listen,
+		"router.bind_address":               is.BindAddress != was.BindAddress,
+		"router.advertise":                  is.Advertise != was.Advertise,
+		"router.ports":                      is.Ports != was.Ports,
+		"router.allowed_hosts":              !slices.Equal(is.AllowedHosts, was.AllowedHosts),
+		"router.open_metrics":               is.OpenMetrics != was.OpenMetrics,
+		"router.max_connections":            is.Connections.Max != was.Connections.Max,
+		"router.max_connections_per_source": is.Connections.MaxPerSource != was.Connections.MaxPerSource,
+		"router.state":                      is.State != was.State,
+		"router.pool":                       is.Pool != was.Pool,
+		"router.client_congestion":          is.ClientCongestion != was.ClientCongestion,
+		"router.link_congestion":            is.LinkCongestion != was.LinkCongestion,
 	})
 }
 

@@ -235,7 +235,9 @@ func (p *process) reload(s server, load func() (config.Config, error)) {
 		"busy_poll":           cfg.BusyPoll != p.cfg.BusyPoll,
 		"insecure":            cfg.Insecure != p.cfg.Insecure,
 		"link_security":       cfg.LinkSecurity != p.cfg.LinkSecurity,
-		"tls_cert":            cfg.Certificate != p.cfg.Certificate,
+		"tls_cert":            cfg.Certificate.Cert != p.cfg.Certificate.Cert,
+		"tls_key":             cfg.Certificate.Key != p.cfg.Certificate.Key,
+		"tls_ca":              cfg.Certificate.CA != p.cfg.Certificate.CA,
 		"max_handshake_bytes": cfg.MaxHandshake != p.cfg.MaxHandshake,
 		"handshake_timeout":   cfg.HandshakeTimeout != p.cfg.HandshakeTimeout,
 	})
