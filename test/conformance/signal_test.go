@@ -3,6 +3,7 @@
 package conformance
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
@@ -176,6 +177,66 @@ func TestReloadAllowList(t *testing.T) {
 		return nil
 	})
 	wantEcho(t, c)
+}
+
+// TestReloadRouter changes all that a router takes over, and two settings that
+// need a restart.
+func TestReloadRouter(t *testing.T) {
+	t.Parallel()
+	first := ports.take(t, 5)
+	file := filepath.Join(t.TempDir(), "oh-router.yaml")
+	configure := func(name, drain, idle, quarantine, park string, number int) {
+		write(t, file, fmt.Sprintf(`
+drain_timeout: %s
+backlog: %d
+router: {idle_timeout: %s, quarantine: %s, park: %s, max_connections_per_source: %d, proxy: ["%s=%s"]}
+`, drain, number, idle, quarantine, park, number, name, loopback(first+1)))
+	}
+	configure("east", "1m", "7m", "10m", "30s", 64)
+	s := &stack{
+		api: "http://" + loopback(first), link: loopback(first + 1), metrics: loopback(first + 2),
+		proxyFlags: []string{"--listen", loopback(first + 1), "--metrics", loopback(first + 2), "--allow", "127.0.0.0/8:*", "--state", "none"},
+		routerFlags: []string{
+			"-c", file, "--listen", loopback(first), "--state", "none", "--ports", fmt.Sprintf("%d-%d", first+3, first+4),
+		},
+	}
+	s.startProxy(t)
+	s.startRouter(t)
+	e := open(t, s)
+
+	configure("west", "100ms", "8m", "0s", "0s", 65)
+	s.router.signal(t, syscall.SIGHUP)
+	eventually(t, soon, func() error {
+		if !strings.Contains(s.router.log(t), "configuration reloaded") {
+			return errors.New("the log does not say that the configuration was reloaded")
+		}
+		return nil
+	})
+	for _, keys := range []string{`["backlog"]`, `["router.max_connections_per_source"]`} {
+		if log := s.router.log(t); !strings.Contains(log, `"keys":`+keys) {
+			t.Errorf("the log does not say that %s need a restart", keys)
+		}
+	}
+	tg := manual(t)
+	b := s.bind(t, tg.addr)
+	if b.IdleTimeout != "8m0s" || b.Proxy != "west" {
+		t.Errorf("bind after the reload = idle timeout %s, proxy %q, want 8m0s and west", b.IdleTimeout, b.Proxy)
+	}
+	began := time.Now()
+	drain(tg.accept(t))
+	if took := time.Since(began); took > soon {
+		t.Errorf("the checked link was dropped after %v, want at once", took)
+	}
+	s.want(t, 204, "", http.MethodDelete, "/v1/bindings/"+b.ID, nil)
+	s.awaitGone(t, b.ID, soon)
+	if next := s.bind(t, serve(t, echo).addr); next.Port != b.Port {
+		t.Errorf("the next binding has port %d, want %d, which does not rest", next.Port, b.Port)
+	}
+	s.router.signal(t, syscall.SIGTERM)
+	if code := s.router.exit(t, soon); code != 0 {
+		t.Errorf("exit status %d after the new drain timeout, want 0", code)
+	}
+	wantReset(t, e.client, "client", 0)
 }
 
 // portOf returns the port of an address.
