@@ -114,7 +114,7 @@ func TestWarmLinkDiesWithPayload(t *testing.T) {
 				c.Write([]byte{Version}) // and an acknowledgement
 			}
 		})
-		n := newNear(t, nil, Pool{Max: 8}, Proxy{Name: "far", Address: address})
+		n := newNear(t, nil, Pool{Max: 8}, Proxy{Name: "far", Address: address}, Proxy{Name: "other", Address: address})
 		warmed := n.put(t, 1)[0]
 		l, err := n.Dial(t.Context(), Want{Session: "s-1", Target: database, Early: ahead(early)})
 		switch {
