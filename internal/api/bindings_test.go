@@ -120,6 +120,7 @@ func TestListBindings(t *testing.T) {
 		"?label=team%3Dweb":              first,
 		"?label=team=web&label=team=web": first,
 		"?label=team=web&label=team=db":  none,
+		"?label=team=db&label=team=web":  none,
 		"?label=team=":                   none,
 		"?label=team=web&target=[::1]:1": none,
 	} {
