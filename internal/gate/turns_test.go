@@ -66,3 +66,34 @@ func TestTurns(t *testing.T) {
 		}
 	})
 }
+
+// TestTurnThatComesTooLate has turns come at the moment when who waits gives up.
+// None is lost.
+func TestTurnThatComesTooLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var turns Turns
+		from, all := netip.MustParseAddr("192.0.2.1"), runtime.NumCPU()
+		for range all {
+			if err := turns.Take(t.Context(), from); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for range 1000 {
+			ctx, giveUp := context.WithCancel(t.Context())
+			got := make(chan error, 1)
+			go func() { got <- turns.Take(ctx, from) }()
+			synctest.Wait()
+			giveUp()
+			turns.Give()
+			if err := <-got; err == nil {
+				t.Fatal("a turn that was given up is taken")
+			}
+			if turns.taken != all-1 {
+				t.Fatalf("%d turns are taken, want all of %d but the one that was given up", turns.taken, all)
+			}
+			if err := turns.Take(t.Context(), from); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+}
