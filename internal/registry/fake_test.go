@@ -1,6 +1,7 @@
 package registry_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"maps"
@@ -32,6 +33,8 @@ type fakeListeners struct {
 
 	check   func(ctx context.Context, b ohrouter.Binding) error // nil: it works
 	openErr error
+	serves  string        // the proxy that a check finds; "" the one it asks for
+	slow    time.Duration // what Open takes
 }
 
 func newFakeListeners() *fakeListeners {
@@ -62,14 +65,14 @@ func (l *fakeListeners) Check(ctx context.Context, b ohrouter.Binding) (string, 
 	defer l.mu.Unlock()
 	l.links[b.ID] = true
 	c.Resolved = "192.0.2.1:1"
-	name := b.Proxy
-	if name == "" {
-		name = "east"
-	}
-	return string(name), c, nil
+	return cmp.Or(l.serves, string(b.Proxy), "east"), c, nil
 }
 
 func (l *fakeListeners) Open(b ohrouter.Binding) error {
+	l.mu.Lock()
+	slow := l.slow
+	l.mu.Unlock()
+	time.Sleep(slow)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.openErr != nil {

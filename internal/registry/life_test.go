@@ -69,6 +69,36 @@ func TestTTL(t *testing.T) {
 	})
 }
 
+// TestIdleWhileBinding has a check that takes longer than a binding may be idle.
+func TestIdleWhileBinding(t *testing.T) {
+	inBubble(t, nil, func(t *testing.T, w *world) {
+		b := w.mustBind("db:1", unchecked)
+		w.listeners.check = func(context.Context, ohrouter.Binding) error {
+			time.Sleep(idle + time.Minute)
+			return nil
+		}
+		if again := w.mustBind("db:1", nil); again.ID != b.ID {
+			t.Errorf("bound as %s, want %s, which was being checked when it was idle", again.ID, b.ID)
+		}
+	})
+}
+
+// TestTTLWhileChanging has a ttl end while the binding is told its new proxy.
+func TestTTLWhileChanging(t *testing.T) {
+	inBubble(t, nil, func(t *testing.T, w *world) {
+		b := w.mustBind("db:1", func(s *ohrouter.BindingSpec) {
+			s.TTL, s.IdleTimeout = ohrouter.Duration(time.Hour), new(ohrouter.Duration(0))
+		})
+		wait(time.Hour - time.Second)
+		w.listeners.set(func() { w.listeners.serves, w.listeners.slow = "west", 10*time.Second })
+		if again := w.mustBind("db:1", nil); again.ID != b.ID || again.Proxy != "west" {
+			t.Errorf("bound as %s by proxy %s, want %s by west", again.ID, again.Proxy, b.ID)
+		}
+		wait(2 * time.Second)
+		w.wantState(b.ID, "")
+	})
+}
+
 func TestSamePortAfterRecycling(t *testing.T) {
 	inBubble(t, nil, func(t *testing.T, w *world) {
 		first := w.mustBind("db:1", nil)
