@@ -16,8 +16,8 @@ import (
 	"github.com/ohrouter/oh-router/internal/registry"
 )
 
-// fakeAPI answers as a router does. Under /empty it has nothing, under /locked
-// it wants the token "ohr_test", under /page it is a web site, and under
+// fakeAPI answers as a router does. Under /empty it has nothing, under /shared
+// two owners' bindings of a target, under /locked it wants the token "ohr_test", under /page it is a web site, and under
 // /hostile its strings try to play with the terminal. Under /real is the API of a router
 // that has nothing but tokens, and under /untold nobody is to show one.
 type fakeAPI struct {
@@ -85,6 +85,11 @@ func startFakeAPI() *fakeAPI {
 	})
 	mux.HandleFunc("GET /empty/v1/{kind}", func(w http.ResponseWriter, r *http.Request) {
 		writeJSON(w, 200, "application/json", map[string]any{r.PathValue("kind"): []int{}})
+	})
+	mux.HandleFunc("GET /shared/v1/bindings", func(w http.ResponseWriter, _ *http.Request) {
+		mine, other := sampleBinding(), sampleBinding()
+		other.ID = "b2"
+		writeJSON(w, 200, "application/json", map[string]any{"bindings": []ohrouter.Binding{mine, other}})
 	})
 	mux.HandleFunc("/locked/", func(w http.ResponseWriter, r *http.Request) {
 		if r.Header.Get("Authorization") != "Bearer ohr_test" {
