@@ -412,3 +412,21 @@ func TestRouterRenews(t *testing.T) {
 		opened(t, Config{Files: In(off, Router), Role: Router})
 	})
 }
+
+// TestLeafEndsWithItsCA: a certificate that outlived its CA would look good when
+// nobody trusts it any more.
+func TestLeafEndsWithItsCA(t *testing.T) {
+	by, err := newIssuer("main")
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := newKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	by.cert.NotAfter = by.cert.NotBefore.Add(2 * time.Hour)
+	c, err := by.issue(order{id: east, key: key.Public(), life: ProxyLife})
+	if err != nil || !c.NotAfter.Equal(by.cert.NotAfter) {
+		t.Errorf("issue() = a certificate until %v, %v, want it until its CA's end, %v", c.NotAfter, err, by.cert.NotAfter)
+	}
+}
