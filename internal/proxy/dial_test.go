@@ -325,6 +325,27 @@ func silent(t testing.TB, ip string, port uint16) bool {
 	return true
 }
 
+func TestInterleave(t *testing.T) {
+	for given, want := range map[string]string{
+		"192.0.2.1:1": "192.0.2.1:1",
+		"[2001:db8::1]:1 [2001:db8::2]:1 192.0.2.1:1 192.0.2.2:1": "[2001:db8::1]:1 192.0.2.1:1 [2001:db8::2]:1 192.0.2.2:1",
+		"192.0.2.1:1 192.0.2.2:1 192.0.2.3:1 [2001:db8::1]:1":     "192.0.2.1:1 [2001:db8::1]:1 192.0.2.2:1 192.0.2.3:1",
+		"192.0.2.1:1 [2001:db8::1]:1 [2001:db8::2]:1":             "192.0.2.1:1 [2001:db8::1]:1 [2001:db8::2]:1",
+	} {
+		var addrs []netip.AddrPort
+		for a := range strings.FieldsSeq(given) {
+			addrs = append(addrs, netip.MustParseAddrPort(a))
+		}
+		var got []string
+		for _, a := range proxy.Interleave(addrs) {
+			got = append(got, a.String())
+		}
+		if s := strings.Join(got, " "); s != want {
+			t.Errorf("of %s the order is\n%s, want\n%s", given, s, want)
+		}
+	}
+}
+
 // samePort returns targets at two addresses that have the same port.
 func samePort(t testing.TB, a, b string) (x, y *target) {
 	t.Helper()

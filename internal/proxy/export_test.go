@@ -7,10 +7,11 @@ import (
 	ohrouter "github.com/ohrouter/oh-router"
 )
 
-// OfThisMachine is ofThisMachine, MaxKnown is maxKnown.
+// OfThisMachine is ofThisMachine, MaxKnown is maxKnown, Interleave is interleave.
 var (
 	OfThisMachine = ofThisMachine
 	MaxKnown      = maxKnown
+	Interleave    = interleave
 )
 
 // DialError is dialError.
