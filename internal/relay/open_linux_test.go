@@ -489,6 +489,34 @@ func TestOpeningsThatFail(t *testing.T) {
 	}
 }
 
+// TestTalkGivesNoTime has a client that goes on talking while the other side is
+// silent.
+func TestTalkGivesNoTime(t *testing.T) {
+	ln, at := listening(t)
+	o := newOpened(at)
+	addr, _ := accepting(t, relay.Accept{Accepted: func(c relay.Conn) {
+		c.Forward(relay.Call{To: at, Hello: []byte(hello), ConnectWithin: deadline, AnswerWithin: 500 * time.Millisecond}, o, new(relay.Counters))
+	}})
+	near := dial(t, addr)
+	expect(t, accepted(t, ln), hello)
+	tick, over := time.NewTicker(10*time.Millisecond), time.After(10*time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case f := <-o.failures:
+			o.givenUp.Abort()
+			if !errors.Is(f.Err, os.ErrDeadlineExceeded) {
+				t.Errorf("failed with %v, want %v", f.Err, os.ErrDeadlineExceeded)
+			}
+			return
+		case <-tick.C:
+			say(t, near, "x")
+		case <-over:
+			t.Fatal("10 s of talk, and no failure")
+		}
+	}
+}
+
 // TestGiveBack has a session given back that waits for a request, and one, in
 // vain, that has it.
 func TestGiveBack(t *testing.T) {
