@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/netip"
 	"sync"
 	"syscall"
 	"testing"
@@ -36,6 +37,23 @@ func TestOpenAfterShutdown(t *testing.T) {
 	f.Shutdown(t.Context()) // once more is no harm
 	if code := ohrouter.CodeOf(f.Open(ohrouter.Binding{ID: "b-1"})); code != ohrouter.Draining {
 		t.Errorf("Open has code %q, want %q", code, ohrouter.Draining)
+	}
+}
+
+// TestMapped: a port that has been closed is another program's.
+func TestMapped(t *testing.T) {
+	f := start(t, 64, &direct{})
+	for name, end := range map[string]func(id string){
+		"stopped": f.Stop, "idle": func(id string) { f.CloseIdle(id) }, "closed": func(id string) { f.Close(ended(), id) },
+	} {
+		at := netip.MustParseAddrPort(f.open(ohrouter.Binding{ID: name, Target: ohrouter.Target{Host: "db", Port: 1}}))
+		if got := f.Mapped(at.Port()); got != at {
+			t.Errorf("Mapped(%d) = %v, want %v", at.Port(), got, at)
+		}
+		end(name)
+		if got := f.Mapped(at.Port()); got.IsValid() {
+			t.Errorf("Mapped(%d) = %v, want none: it is %s", at.Port(), got, name)
+		}
 	}
 }
 
