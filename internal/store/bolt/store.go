@@ -31,7 +31,6 @@ type Store struct {
 	file   *os.File // the one that db has locked
 	path   string
 	writes chan write
-	loads  chan *load
 	jobs   chan job
 	quit   chan struct{} // closed by Close
 	over   chan struct{} // closed when run has ended
@@ -46,19 +45,11 @@ type write struct {
 	result chan error
 }
 
-// load is a call of Load; result has one place.
-type load struct {
-	ctx     context.Context
-	records []registry.Record
-	result  chan error
-}
-
 // newStore returns the running store of an open file.
 func newStore(db *bbolt.DB, file *os.File, path string) *Store {
 	s := &Store{
 		db: db, file: file, path: path,
 		writes: make(chan write),
-		loads:  make(chan *load),
 		jobs:   make(chan job),
 		quit:   make(chan struct{}),
 		over:   make(chan struct{}),
@@ -122,8 +113,6 @@ func (s *Store) run() {
 			for _, w := range group {
 				w.result <- err
 			}
-		case l := <-s.loads:
-			l.result <- s.read(l)
 		case j := <-s.jobs:
 			j.result <- s.perform(j)
 		case <-s.quit:
@@ -176,46 +165,25 @@ func (s *Store) use(f func() error) error {
 // Load returns every record. It fails as a whole when one is damaged: a port
 // whose meaning is lost must not get another one unnoticed.
 func (s *Store) Load(ctx context.Context) ([]registry.Record, error) {
-	if err := ctx.Err(); err != nil {
-		return nil, fmt.Errorf("read %s: %w", s.path, err)
-	}
-	l := &load{ctx: ctx, result: make(chan error, 1)}
-	select {
-	case s.loads <- l:
-	case <-s.over:
-		return nil, errClosed
-	}
-	err := <-l.result
-	switch {
-	case ctx.Err() != nil:
-		return nil, fmt.Errorf("read %s: %w", s.path, ctx.Err())
-	case err != nil:
-		return nil, damaged(s.path, err)
-	}
-	return l.records, nil
-}
-
-// read does what a call of Load asks for.
-func (s *Store) read(l *load) error {
-	return s.use(func() error {
-		return s.db.View(func(tx *bbolt.Tx) error {
-			var all tally
-			err := tx.Bucket(portsBucket).ForEach(func(key, value []byte) error {
-				if err := l.ctx.Err(); err != nil {
-					return err
-				}
-				r, err := decode(key, value)
-				l.records = append(l.records, r)
-				all.count++
-				all.mix(value)
+	var records []registry.Record
+	err := s.view(ctx, "ports", func(tx *bbolt.Tx) error {
+		var all tally
+		err := tx.Bucket(portsBucket).ForEach(func(key, value []byte) error {
+			if err := ctx.Err(); err != nil {
 				return err
-			})
-			if want := readTally(tx.Bucket(metaBucket).Get(tallyKey)); err == nil && all != want {
-				return fmt.Errorf("it has %d records, not the %d that were written", all.count, want.count)
 			}
+			r, err := decode(key, value)
+			records = append(records, r)
+			all.count++
+			all.mix(value)
 			return err
 		})
+		if want := readTally(tx.Bucket(metaBucket).Get(tallyKey)); err == nil && all != want {
+			return fmt.Errorf("it has %d records, not the %d that were written", all.count, want.count)
+		}
+		return err
 	})
+	return records, err
 }
 
 // Close writes what has been accepted, closes the file and unlocks it.

@@ -87,12 +87,17 @@ func setValue(tx *bbolt.Tx, kind, key string, text []byte) error {
 // one of them is damaged or missing: what is lost might have been a refusal.
 // The text is see's to keep.
 func (s *Store) values(ctx context.Context, kind string, see func(key string, text []byte) error) error {
-	err := s.transact(ctx, false, func(tx *bbolt.Tx) error { return eachValue(tx, kind, see) })
+	return s.view(ctx, kind, func(tx *bbolt.Tx) error { return eachValue(tx, kind, see) })
+}
+
+// view reads in a transaction of its own. What do finds wrong is damage.
+func (s *Store) view(ctx context.Context, what string, do func(tx *bbolt.Tx) error) error {
+	err := s.transact(ctx, false, do)
 	switch {
 	case err == nil:
 		return nil
 	case errors.Is(err, errClosed), ctx.Err() != nil:
-		return fmt.Errorf("read %s of %s: %w", kind, s.path, err)
+		return fmt.Errorf("read %s of %s: %w", what, s.path, err)
 	}
 	return damaged(s.path, err)
 }
