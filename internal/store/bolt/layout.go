@@ -14,15 +14,17 @@ import (
 )
 
 // The layout of the file: bucket meta has the format's version in decimal and
-// the tally of all records; bucket ports has, for each port in two big-endian
-// bytes, a checksum and the record as JSON. values.go has the other buckets.
+// the tallies; bucket ports has the record of each port, which is two big-endian
+// bytes there. values.go says how they stand in a bucket.
 var (
-	metaBucket  = []byte("meta")
-	portsBucket = []byte("ports")
-	formatKey   = []byte("format")
-	tallyKey    = []byte("tally")
-	castagnoli  = crc32.MakeTable(crc32.Castagnoli)
+	metaBucket = []byte("meta")
+	formatKey  = []byte("format")
+	castagnoli = crc32.MakeTable(crc32.Castagnoli)
 )
+
+// ports is the kind of what [registry.Store] keeps. Its tally is older than the
+// others.
+const ports = "ports"
 
 // format is the version of the layout that this package reads and writes.
 const format = 1
@@ -34,7 +36,7 @@ func prepare(db *bbolt.DB) error {
 		if err != nil {
 			return err
 		}
-		if _, err := tx.CreateBucketIfNotExists(portsBucket); err != nil {
+		if _, err := tx.CreateBucketIfNotExists([]byte(ports)); err != nil {
 			return err
 		}
 		return meta.Put(formatKey, []byte(strconv.Itoa(format)))
@@ -44,8 +46,8 @@ func prepare(db *bbolt.DB) error {
 // readable tells whether the file has the layout.
 func readable(db *bbolt.DB, path string) error {
 	return db.View(func(tx *bbolt.Tx) error {
-		meta, ports := tx.Bucket(metaBucket), tx.Bucket(portsBucket)
-		if meta == nil || ports == nil {
+		meta := tx.Bucket(metaBucket)
+		if meta == nil || tx.Bucket([]byte(ports)) == nil {
 			return damaged(path, errors.New("it is a bbolt file, but not one of a router"))
 		}
 		if v := string(meta.Get(formatKey)); v != strconv.Itoa(format) {
@@ -57,40 +59,19 @@ func readable(db *bbolt.DB, path string) error {
 	})
 }
 
-// encode returns what is stored of a record: a checksum over port and record,
-// then the record.
-func encode(r registry.Record) ([]byte, error) {
-	text, err := json.Marshal(r)
-	if err != nil {
-		return nil, err
-	}
-	value := make([]byte, 4, 4+len(text))
-	binary.BigEndian.PutUint32(value, checksum(r.Port, text))
-	return append(value, text...), nil
-}
+// portKey is the key of a port's record.
+func portKey(port uint16) string { return string(binary.BigEndian.AppendUint16(nil, port)) }
 
-// decode reads what encode wrote.
-func decode(key, value []byte) (registry.Record, error) {
+// decode reads the record of a port.
+func decode(key string, text []byte) (registry.Record, error) {
 	var r registry.Record
-	if len(key) != 2 || len(value) < 4 {
-		return r, fmt.Errorf("the record of port %x is cut", key)
+	if err := json.Unmarshal(text, &r); err != nil {
+		return r, fmt.Errorf("port %x: %w", key, err)
 	}
-	port := binary.BigEndian.Uint16(key)
-	if checksum(port, value[4:]) != binary.BigEndian.Uint32(value) {
-		return r, fmt.Errorf("the checksum of port %d is wrong", port)
-	}
-	if err := json.Unmarshal(value[4:], &r); err != nil {
-		return r, fmt.Errorf("the record of port %d: %w", port, err)
-	}
-	if r.Port != port || r.Target.Port == 0 {
-		return r, fmt.Errorf("the record of port %d is that of port %d to %q", port, r.Port, r.Target)
+	if portKey(r.Port) != key || r.Target.Port == 0 {
+		return r, fmt.Errorf("port %x is that of port %04x to %q", key, r.Port, r.Target)
 	}
 	return r, nil
-}
-
-func checksum(port uint16, text []byte) uint32 {
-	sum := crc32.Checksum(binary.BigEndian.AppendUint16(nil, port), castagnoli)
-	return crc32.Update(sum, castagnoli, text)
 }
 
 // tally tells whether the records are all there: a page with a damaged count of

@@ -10,9 +10,9 @@ import (
 	"go.etcd.io/bbolt"
 )
 
-// What is not about ports stands in a bucket for each kind, made with its first
-// value: under a key, a checksum and a JSON text. The kind's tally is in meta.
-// A file that has no such bucket yet is none the worse for it.
+// What is stored stands in a bucket for each kind, made with its first value but
+// for that of ports: under a key, a checksum of both, and a JSON text. The kind's
+// tally is in meta. A file that has no such bucket yet is none the worse for it.
 
 // job is a transaction that run makes for somebody; result has one place.
 type job struct {
@@ -87,17 +87,12 @@ func setValue(tx *bbolt.Tx, kind, key string, text []byte) error {
 // one of them is damaged or missing: what is lost might have been a refusal.
 // The text is see's to keep.
 func (s *Store) values(ctx context.Context, kind string, see func(key string, text []byte) error) error {
-	return s.view(ctx, kind, func(tx *bbolt.Tx) error { return eachValue(tx, kind, see) })
-}
-
-// view reads in a transaction of its own. What do finds wrong is damage.
-func (s *Store) view(ctx context.Context, what string, do func(tx *bbolt.Tx) error) error {
-	err := s.transact(ctx, false, do)
+	err := s.transact(ctx, false, func(tx *bbolt.Tx) error { return eachValue(tx, kind, see) })
 	switch {
 	case err == nil:
 		return nil
 	case errors.Is(err, errClosed), ctx.Err() != nil:
-		return fmt.Errorf("read %s of %s: %w", what, s.path, err)
+		return fmt.Errorf("read %s of %s: %w", kind, s.path, err)
 	}
 	return damaged(s.path, err)
 }
@@ -124,7 +119,12 @@ func eachValue(tx *bbolt.Tx, kind string, see func(key string, text []byte) erro
 	return nil
 }
 
-func kindTally(kind string) []byte { return []byte(kind + " tally") }
+func kindTally(kind string) []byte {
+	if kind == ports {
+		return []byte("tally")
+	}
+	return []byte(kind + " tally")
+}
 
 // keyed is the checksum of a text under a key.
 func keyed(key string, text []byte) uint32 {
