@@ -315,9 +315,6 @@ func TestRevoke(t *testing.T) {
 		if !list.Revoked(old) || list.Revoked(bystander) || list.Revoked(renewed) {
 			t.Errorf("revoked: old %v, another proxy %v, new %v; want only the old", list.Revoked(old), list.Revoked(bystander), list.Revoked(renewed))
 		}
-		if got := list.List(); len(got) != 1 || got[0].Proxy != "east" {
-			t.Errorf("List() = %v", got)
-		}
 	}
 	if err := list.Revoke(t.Context(), "east"); err != nil || !list.Revoked(renewed) {
 		t.Errorf("a second Revoke at once = %v, and the certificate between is revoked: %v, want true", err, list.Revoked(renewed))

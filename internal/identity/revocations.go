@@ -4,9 +4,6 @@ import (
 	"context"
 	"crypto/x509"
 	"fmt"
-	"maps"
-	"slices"
-	"strings"
 	"sync"
 	"time"
 )
@@ -83,17 +80,6 @@ func (r *Revocations) last(proxy string) (at time.Time, ok bool) {
 // reinstated returns when certificates that come after a revocation begin at
 // the earliest: their times have whole seconds.
 func reinstated(revoked time.Time) time.Time { return revoked.Truncate(time.Second).Add(time.Second) }
-
-// List returns every revocation, by the proxies' names.
-func (r *Revocations) List() []Revocation {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	list := make([]Revocation, 0, len(r.at))
-	for _, name := range slices.SortedFunc(maps.Keys(r.at), strings.Compare) {
-		list = append(list, Revocation{Proxy: name, At: r.at[name]})
-	}
-	return list
-}
 
 // Changed returns a channel that is closed by the next revocation. Whoever owns
 // connections takes it, ends those whose certificate is [Revocations.Revoked],

@@ -34,7 +34,7 @@ func (c *Credentials) LinkServer() *tls.Config {
 }
 
 // HTTPSServer returns the settings of an API. A caller may send a certificate;
-// one that is not good is refused, and [Peer] tells whose it is. HTTP/2 would
+// one that is not good is refused, and [Of] tells whose it is. HTTP/2 would
 // let strangers open hundreds of calls, each with a buffer, on one connection.
 func (c *Credentials) HTTPSServer() *tls.Config {
 	cfg := c.server(demand{usage: x509.ExtKeyUsageClientAuth, optional: true}, "http/1.1")
@@ -114,16 +114,6 @@ func dialling(check func(tls.ConnectionState) error, protocols ...string) *tls.C
 		// it comes; each costs a write.
 		DynamicRecordSizingDisabled: true,
 	}
-}
-
-// Peer returns who is at the other end of a connection whose settings come from
-// this package, once its handshake is done. A caller of the API that has sent
-// no certificate is the zero ID.
-func Peer(s tls.ConnectionState) (ID, error) {
-	if len(s.PeerCertificates) == 0 {
-		return ID{}, nil
-	}
-	return Of(s.PeerCertificates[0])
 }
 
 // The alerts of TLS that tell why a peer gives up (RFC 8446, section 6).
