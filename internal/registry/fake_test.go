@@ -245,9 +245,9 @@ func (m *memory) record(port uint16) registry.Record {
 }
 
 func TestMemory(t *testing.T) {
-	storetest.Run(t, func(testing.TB) func() registry.Store {
+	storetest.Run(t, func(testing.TB) func() storetest.Store {
 		records := make(map[uint16]registry.Record)
-		return func() registry.Store { return &memory{records: records} }
+		return func() storetest.Store { return &memory{records: records} }
 	})
 }
 

@@ -50,6 +50,4 @@ type Store interface {
 	Put(ctx context.Context, r Record) error
 	// Delete forgets a port. To delete one that has no record is no error.
 	Delete(ctx context.Context, port uint16) error
-	// Close releases what the store holds. It is idempotent.
-	Close() error
 }

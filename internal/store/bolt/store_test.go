@@ -15,7 +15,6 @@ import (
 	"go.etcd.io/bbolt"
 	"go.uber.org/goleak"
 
-	"github.com/ohrouter/oh-router/internal/registry"
 	"github.com/ohrouter/oh-router/internal/store/bolt"
 	"github.com/ohrouter/oh-router/internal/store/storetest"
 )
@@ -23,9 +22,9 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func TestStore(t *testing.T) {
-	storetest.Run(t, func(t testing.TB) func() registry.Store {
+	storetest.Run(t, func(t testing.TB) func() storetest.Store {
 		dir := filepath.Join(t.TempDir(), "not", "there", "yet")
-		return func() registry.Store { return open(t, dir) }
+		return func() storetest.Store { return open(t, dir) }
 	})
 }
 

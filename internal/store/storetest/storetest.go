@@ -18,13 +18,19 @@ import (
 	"github.com/ohrouter/oh-router/internal/registry"
 )
 
+// Store is one that can be closed, more than once.
+type Store interface {
+	registry.Store
+	Close() error
+}
+
 // Run tests a store. Each call of fresh returns a function that opens one
 // store of its own, empty at first; calling that function again, after a Close,
 // opens the same store again.
-func Run(t *testing.T, fresh func(t testing.TB) (open func() registry.Store)) {
+func Run(t *testing.T, fresh func(t testing.TB) (open func() Store)) {
 	for _, test := range []struct {
 		name string
-		run  func(t *testing.T, open func() registry.Store)
+		run  func(t *testing.T, open func() Store)
 	}{
 		{"Empty", empty},
 		{"PutAndLoad", putAndLoad},
@@ -76,24 +82,24 @@ func Resting(port uint16) registry.Record {
 	}
 }
 
-func empty(t *testing.T, open func() registry.Store) {
+func empty(t *testing.T, open func() Store) {
 	s := opened(t, open)
 	want(t, s)
 }
 
-func putAndLoad(t *testing.T, open func() registry.Store) {
+func putAndLoad(t *testing.T, open func() Store) {
 	s := opened(t, open)
 	put(t, s, Resting(65535), Bound(20000), Bound(1))
 	want(t, s, Bound(1), Bound(20000), Resting(65535))
 }
 
-func overwrite(t *testing.T, open func() registry.Store) {
+func overwrite(t *testing.T, open func() Store) {
 	s := opened(t, open)
 	put(t, s, Bound(20000), Resting(20001), Resting(20000), Bound(20001))
 	want(t, s, Resting(20000), Bound(20001))
 }
 
-func remove(t *testing.T, open func() registry.Store) {
+func remove(t *testing.T, open func() Store) {
 	s := opened(t, open)
 	put(t, s, Bound(20000), Bound(20001))
 	for range 2 { // the second time, nothing is there
@@ -104,7 +110,7 @@ func remove(t *testing.T, open func() registry.Store) {
 	want(t, s, Bound(20001))
 }
 
-func reopen(t *testing.T, open func() registry.Store) {
+func reopen(t *testing.T, open func() Store) {
 	s := opened(t, open)
 	put(t, s, Bound(20000), Resting(20001), Bound(20002))
 	if err := s.Delete(t.Context(), 20002); err != nil {
@@ -119,7 +125,7 @@ func reopen(t *testing.T, open func() registry.Store) {
 	want(t, s, Resting(20000), Resting(20001))
 }
 
-func bigLabels(t *testing.T, open func() registry.Store) {
+func bigLabels(t *testing.T, open func() Store) {
 	s := opened(t, open)
 	r := Bound(20000)
 	r.Binding.Labels = make(map[string]string)
@@ -130,7 +136,7 @@ func bigLabels(t *testing.T, open func() registry.Store) {
 	want(t, s, Bound(19999), r, Bound(20001))
 }
 
-func concurrent(t *testing.T, open func() registry.Store) {
+func concurrent(t *testing.T, open func() Store) {
 	s := opened(t, open)
 	const writers, rounds = 16, 20
 	var wg sync.WaitGroup
@@ -157,7 +163,7 @@ func concurrent(t *testing.T, open func() registry.Store) {
 	want(t, s, left...)
 }
 
-func closing(t *testing.T, open func() registry.Store) {
+func closing(t *testing.T, open func() Store) {
 	s := opened(t, open)
 	put(t, s, Bound(20000))
 	for range 2 {
@@ -176,7 +182,7 @@ func closing(t *testing.T, open func() registry.Store) {
 	}
 }
 
-func cancelled(t *testing.T, open func() registry.Store) {
+func cancelled(t *testing.T, open func() Store) {
 	s := opened(t, open)
 	put(t, s, Bound(20000))
 	ctx, cancel := context.WithCancel(t.Context())
@@ -190,7 +196,7 @@ func cancelled(t *testing.T, open func() registry.Store) {
 }
 
 // opened opens a store and closes it when the test ends.
-func opened(t testing.TB, open func() registry.Store) registry.Store {
+func opened(t testing.TB, open func() Store) Store {
 	t.Helper()
 	s := open()
 	t.Cleanup(func() {
@@ -201,7 +207,7 @@ func opened(t testing.TB, open func() registry.Store) registry.Store {
 	return s
 }
 
-func put(t testing.TB, s registry.Store, records ...registry.Record) {
+func put(t testing.TB, s Store, records ...registry.Record) {
 	t.Helper()
 	for _, r := range records {
 		if err := s.Put(t.Context(), r); err != nil {
@@ -212,7 +218,7 @@ func put(t testing.TB, s registry.Store, records ...registry.Record) {
 
 // want fails unless the store holds exactly the records, which are given in the
 // order of their ports.
-func want(t testing.TB, s registry.Store, records ...registry.Record) {
+func want(t testing.TB, s Store, records ...registry.Record) {
 	t.Helper()
 	got, err := s.Load(t.Context())
 	if err != nil {
