@@ -115,7 +115,7 @@ func startRouter(ctx context.Context, p *process, proxies []link.Proxy, budget s
 	}
 	apiConfig := api.Config{
 		Bindings: s.registry, Sessions: s.router, Proxies: s.dialer.Proxies, Advertise: cfg.Advertise,
-		Access: s.tokens, Hosts: s.hosts(), OpenMetrics: cfg.OpenMetrics, AllowRequester: s.exposed(),
+		Access: s.tokens, Hosts: cfg.AllowedHosts, OpenMetrics: cfg.OpenMetrics, AllowRequester: s.exposed(),
 		Parts: s.parts, Metrics: p.metricsHandler(), Known: gate.Known, Audit: p.audit, Log: p.log,
 	}
 	s.trust.serve(&apiConfig, s.dialer.TLS != nil)
@@ -129,16 +129,6 @@ func startRouter(ctx context.Context, p *process, proxies []link.Proxy, budget s
 		s.http.ReadHeaderTimeout = p.cfg.HandshakeTimeout
 	}
 	return s, nil
-}
-
-// hosts returns the names by which the API may be called, besides those that it
-// knows itself.
-func (s *routerServer) hosts() []string {
-	names := s.p.cfg.Router.AllowedHosts
-	if c := s.trust.credentials; c != nil {
-		names = slices.Concat(names, c.Leaf().DNSNames)
-	}
-	return names
 }
 
 // exposed tells whether other machines reach the API, or mapped ports.

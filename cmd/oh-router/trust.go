@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"slices"
 	"sync"
 	"time"
 
@@ -88,7 +89,7 @@ func (t *trust) serve(c *api.Config, secured bool) {
 		c.Revoke = t.revocations.Revoke
 	}
 	if t.credentials != nil {
-		c.Hosts = append(c.Hosts, t.credentials.Leaf().DNSNames...)
+		c.Hosts = slices.Concat(c.Hosts, t.credentials.Leaf().DNSNames)
 	}
 }
 
