@@ -45,7 +45,7 @@ type Bindings interface {
 
 // Sessions is what the API asks about sessions.
 type Sessions interface {
-	// Sessions returns the open sessions of a binding, of all for "".
+	// Sessions returns the open sessions of a binding.
 	Sessions(bindingID string) []ohrouter.Session
 	// Session returns an open session, or not_found.
 	Session(id string) (ohrouter.Session, error)

@@ -72,7 +72,7 @@ func BenchmarkLook(b *testing.B) {
 	f := start(b, 64, &direct{})
 	defer f.Crowd(50_000, peer{})()
 	for name, look := range map[string]func(){
-		"sessions": func() { f.Sessions("") },
+		"sessions": func() { f.Sessions("b-crowd") },
 		"usage":    func() { f.Usage("b-crowd") },
 		"metrics":  func() { f.count("ohrouter_bytes_total", "up") },
 	} {

@@ -45,7 +45,7 @@ func TestKillWhileDiallingAfterAFailedCall(t *testing.T) {
 	socket.Abort(gate) // the call fails
 	<-l.dialing
 	begin := time.Now()
-	if err := f.Kill(f.Sessions("")[0].ID); err != nil {
+	if err := f.Kill(f.Sessions("b-1")[0].ID); err != nil {
 		t.Fatal(err)
 	}
 	wantReset(t, "client", client)

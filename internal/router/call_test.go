@@ -110,7 +110,7 @@ func TestEndsBeforeTheAnswer(t *testing.T) {
 	}{
 		{"the client is lost", ohrouter.ClientReset, func(_ *fixture, client, _ *net.TCPConn) { socket.Abort(client) }},
 		{"killed", ohrouter.Killed, func(f *fixture, _, _ *net.TCPConn) {
-			if err := f.Kill(f.Sessions("")[0].ID); err != nil {
+			if err := f.Kill(f.Sessions("b-1")[0].ID); err != nil {
 				f.t.Error(err)
 			}
 		}},
@@ -124,7 +124,7 @@ func TestEndsBeforeTheAnswer(t *testing.T) {
 			f.linker.gate = at
 			client := connect(t, f.open(ohrouter.Binding{ID: "b-1", Target: x.Target}))
 			gate := called(t, calls, x.String()+"\n")
-			if s := f.Sessions(""); len(s) != 1 || s[0].Resolved != "" {
+			if s := f.Sessions("b-1"); len(s) != 1 || s[0].Resolved != "" {
 				t.Errorf("Sessions = %+v, want one that is not connected yet", s)
 			}
 			tt.end(f, client, gate)

@@ -84,10 +84,15 @@ func (r *Router) Mapped(port uint16) netip.AddrPort {
 	return r.ports[port]
 }
 
-// Sessions returns the open sessions of a binding, or of all if id is "",
-// oldest first.
+// Sessions returns the open sessions of a binding, oldest first; none if there is
+// no such binding.
 func (r *Router) Sessions(bindingID string) []ohrouter.Session {
-	open := r.open(bindingID)
+	var open []*session
+	r.mu.Lock()
+	if b := r.bindings[bindingID]; b != nil {
+		open = slices.AppendSeq(make([]*session, 0, len(b.sessions)), maps.Values(b.sessions))
+	}
+	r.mu.Unlock()
 	list := make([]ohrouter.Session, 0, len(open))
 	for _, s := range open { // each locks for itself: clients that connect do not wait for all
 		list = append(list, s.snapshot())
@@ -96,20 +101,6 @@ func (r *Router) Sessions(bindingID string) []ohrouter.Session {
 		return cmp.Or(a.StartedAt.Compare(b.StartedAt), cmp.Compare(a.ID, b.ID))
 	})
 	return list
-}
-
-// open returns the open sessions of a binding, or of all if id is "".
-func (r *Router) open(bindingID string) []*session {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if bindingID == "" {
-		return slices.AppendSeq(make([]*session, 0, r.count()), r.all())
-	}
-	b := r.bindings[bindingID]
-	if b == nil {
-		return nil
-	}
-	return slices.AppendSeq(make([]*session, 0, len(b.sessions)), maps.Values(b.sessions))
 }
 
 // all returns the open sessions, each of which is in its binding's book alone: one

@@ -58,8 +58,8 @@ func TestSessionIsListedAndCountedLive(t *testing.T) {
 	if got.StartedAt.Before(begin) || got.StartedAt.Location() != time.UTC {
 		t.Errorf("StartedAt = %v, want after %v, in UTC", got.StartedAt, begin)
 	}
-	if all := f.Sessions(""); len(all) != 2 || all[0].ID != got.ID || all[1].BindingID != "b-2" {
-		t.Errorf("Sessions of all = %+v, want both, oldest first", all)
+	if others := f.Sessions("b-2"); len(others) != 1 || others[0].BindingID != "b-2" {
+		t.Errorf("Sessions of b-2 = %+v, want one", others)
 	}
 	w := f.linker.calls()[0]
 	if w.Session != got.ID || w.Target != x.Target || w.Proxy != "near" || !w.Pinned || w.Park {
@@ -106,7 +106,7 @@ func TestSessionEnds(t *testing.T) {
 			wantReset(t, "client", client)
 		}},
 		{ohrouter.Killed, func(t *testing.T, f *fixture, client, server *net.TCPConn) {
-			if err := f.Kill(f.Sessions("")[0].ID); err != nil {
+			if err := f.Kill(f.Sessions("b-1")[0].ID); err != nil {
 				t.Error(err)
 			}
 			wantReset(t, "client", client)
@@ -114,7 +114,7 @@ func TestSessionEnds(t *testing.T) {
 		}},
 		{ohrouter.BindingClosed, func(t *testing.T, f *fixture, client, server *net.TCPConn) {
 			f.Close(ended(), "b-1")
-			if n := len(f.Sessions("")); n != 0 {
+			if n := len(f.Sessions("b-1")); n != 0 {
 				t.Errorf("%d sessions after Close, want none", n)
 			}
 			wantReset(t, "client", client)
@@ -134,7 +134,7 @@ func TestSessionEnds(t *testing.T) {
 				say(t, client, server, "it stands")
 				tt.end(t, f, client, server)
 				f.wantOutcome(tt.want)
-				until(t, "the session leaves the list", func() bool { return len(f.Sessions("")) == 0 })
+				until(t, "the session leaves the list", func() bool { return len(f.Sessions("b-1")) == 0 })
 			})
 		}
 	}
@@ -216,7 +216,7 @@ func TestSlowLinkHoldsNobodyUpAndCanBeKilled(t *testing.T) {
 	waiting := connect(t, addr)
 	id := <-slow
 	say(t, connect(t, addr), x.next(t), "not held up")
-	if s := f.Sessions(""); len(s) != 2 || s[0].ID != id || s[0].Resolved != "" {
+	if s := f.Sessions("b-1"); len(s) != 2 || s[0].ID != id || s[0].Resolved != "" {
 		t.Errorf("Sessions = %+v, want %s first, not connected yet", s, id)
 	}
 	if err := f.Kill(id); err != nil {
