@@ -11,11 +11,11 @@
 package access
 
 import (
+	"cmp"
 	"context"
 	"crypto/subtle"
 	"fmt"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -188,10 +188,7 @@ func (t *Tokens) List() []ohrouter.Token {
 	}
 	t.mu.Unlock()
 	slices.SortFunc(list, func(a, b ohrouter.Token) int {
-		if c := a.CreatedAt.Compare(b.CreatedAt); c != 0 {
-			return c
-		}
-		return strings.Compare(a.ID, b.ID)
+		return cmp.Or(a.CreatedAt.Compare(b.CreatedAt), cmp.Compare(a.ID, b.ID))
 	})
 	return list
 }
