@@ -80,7 +80,7 @@ func startUp(ctx context.Context, p *process, targets []ohrouter.Target, usual s
 	local := []link.Proxy{{Name: "local", Address: proxy.listener.Addr().String()}}
 	router, err := startRouter(ctx, p, local, p.descriptors(2), states)
 	if err != nil {
-		_ = proxy.listener.Close() // the start has failed for a better reason
+		proxy.close()
 		return nil, err
 	}
 	proxy.proxy.Beside(router.router.Mapped)
