@@ -98,7 +98,8 @@ func (pp *pipePool) put(p *pipe) {
 	}
 }
 
-// drop closes a lent pipe that still holds bytes of its session.
+// drop closes a lent pipe that nobody can use again: it holds bytes, or has less
+// room than it said. A nil one was not to be had.
 func (pp *pipePool) drop(p *pipe) {
 	pp.mu.Lock()
 	pp.lent--

@@ -44,7 +44,7 @@ type Router struct {
 	ctx  context.Context
 	stop context.CancelFunc
 
-	wg       sync.WaitGroup // a goroutine per listener and per session
+	wg       sync.WaitGroup // sessions until they have finished, what they have run meanwhile, parked links that expire
 	mu       sync.Mutex     // guards what follows and the state of listeners and sessions; never held during I/O that waits
 	closing  bool
 	park     time.Duration
