@@ -390,7 +390,8 @@ func TestConflictSaysWhatThereIs(t *testing.T) {
 			ask    func(*ohrouter.BindingSpec)
 			want   string
 		}{
-			{"db:1", ttl, ", without ttl;"}, {"db:2", ttl, ", with ttl 1h0m0s;"},
+			{"db:1", ttl, ", without ttl;"},
+			{"db:2", ttl, ", with ttl 1h0m0s;"},
 			{"db:1", most, ", without max_sessions;"},
 			{"db:1", func(s *ohrouter.BindingSpec) { s.ProxyProtocol = ohrouter.ProxyProtocolV2 }, ", without proxy_protocol;"},
 			{"db:2", func(s *ohrouter.BindingSpec) { most(s); s.TTL = 0 }, ", with max_sessions 3;"},
