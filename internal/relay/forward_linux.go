@@ -1,7 +1,6 @@
 package relay
 
 import (
-	"cmp"
 	"errors"
 	"io"
 	"os"
@@ -160,7 +159,10 @@ func (p *pair) hear() {
 		case errors.Is(err, errNothingYet):
 			return
 		case err != nil:
-			p.fail(cmp.Or(e.lost, err))
+			if e.lost != nil && (errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)) {
+				err = e.lost // an alert of TLS says more than the reset that came with it
+			}
+			p.fail(err)
 			return
 		}
 		b := l.buf[:n]

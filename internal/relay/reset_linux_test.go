@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -234,6 +235,31 @@ func TestAnswerBeforeALossThatIsFoundByWriting(t *testing.T) {
 			}
 			expect(t, near, "payload")
 		})
+	}
+}
+
+// TestAlertBehindAHandshake has who is called refuse the certificate, which it
+// says when the other side's handshake is over, and reset the connection.
+func TestAlertBehindAHandshake(t *testing.T) {
+	ln, at := listening(t)
+	o, cert := newOpened(at), certificate(t)
+	call := relay.Call{To: at, Hello: []byte(hello), ConnectWithin: deadline, AnswerWithin: deadline, Secure: secured(cert, false)}
+	_, hold := held(t, func(c relay.Conn) { c.Forward(call, o, new(relay.Counters)) })
+	tcp := accepted(t, ln)
+	settings, release := serverSettings(cert), func() {}
+	settings.VerifyConnection = func(tls.ConnectionState) error {
+		release = hold()
+		return errors.New("not this one")
+	}
+	if err := tls.Server(tcp, settings).Handshake(); err == nil {
+		t.Error("the handshake is complete")
+	}
+	socket.Abort(tcp)
+	release()
+	f := o.failure(t)
+	o.givenUp.Abort()
+	if _, ok := errors.AsType[tls.AlertError](f.Err); !ok && !strings.Contains(f.Err.Error(), "bad certificate") {
+		t.Errorf("failed with %v, want the alert", f.Err)
 	}
 }
 
