@@ -99,7 +99,7 @@ func (r *Registry) ReleaseOwned(ctx context.Context, owner string) error {
 		group.Go(func() error {
 			err := r.release(ctx, id, 0, "revoked")
 			if ohrouter.CodeOf(err) == ohrouter.NotFound {
-				return nil // it has ended by itself
+				err = nil // it has ended by itself
 			}
 			r.cfg.Listeners.Close(done(), id) // which is under way: this waits for it
 			return err
