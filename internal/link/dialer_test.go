@@ -197,6 +197,9 @@ func TestNoSocketForALink(t *testing.T) {
 		if want := "the router has run out of file descriptors or local ports, connecting to proxy dc1 at 127.0.0.1:9000 (" + errno.Error() + ")"; ohrouter.Message(err) != want || ohrouter.CodeOf(err) != ohrouter.Internal {
 			t.Errorf("message %q (%s), want %q", ohrouter.Message(err), ohrouter.CodeOf(err), want)
 		}
+		if !elsewhere(err, true) {
+			t.Errorf("%v ends the search for a proxy: there may be ports for another one", errno)
+		}
 		if s := p.snapshot(); s.State != ohrouter.ProxyUnknown || s.LastError != nil {
 			t.Errorf("%v makes the proxy %s, %v", errno, s.State, s.LastError)
 		}

@@ -26,7 +26,6 @@ type Handshake struct {
 	hello  []byte
 
 	rest  []*proxy // not asked yet, in the order in which they are to be
-	bound bool     // the first of them is the one that the link is bound to
 	link  *Link    // to the one that is being asked; nil before
 	said  bool     // it has answered
 	warm  bool     // Call has a warm one
@@ -48,7 +47,6 @@ func (d *Dialer) Begin(want Want) *Handshake {
 		slices.SortStableFunc(h.rest, func(a, b *proxy) int { return a.away() - b.away() })
 	}
 	if h.worst == nil {
-		h.bound = h.rest[0].Name == want.Proxy
 		h.hello, h.worst = want.commands()
 	}
 	return h
@@ -143,7 +141,7 @@ func (h *Handshake) Link() *Link { return h.link }
 // taken of the connection, ever, 0 if that is not known. It returns nil when Dial
 // may go on, be it with another proxy, else what Dial would return.
 func (h *Handshake) Failed(err error, gave bool, acked uint64) error {
-	p, bound, said, otherwise := h.link.proxy, h.bound, h.said, h.otherwise(err)
+	p, said, otherwise := h.link.proxy, h.said, h.otherwise(err)
 	err = h.dialer.explain(p, err)
 	warm := h.warm
 	h.warm, h.fresh = false, warm && h.link.lost(said, gave, acked, err)
@@ -158,7 +156,7 @@ func (h *Handshake) Failed(err error, gave bool, acked uint64) error {
 	again := h.failed(context.Background(), err, gave)
 	if !p.literal && !warm && !said && !gave { // its name may lead elsewhere by now: Dial asks
 		p.forget()
-		h.rest, h.bound, again = append([]*proxy{p}, h.rest...), bound, true
+		h.rest, again = append([]*proxy{p}, h.rest...), true
 	}
 	if again {
 		return nil
@@ -186,21 +184,20 @@ func (h *Handshake) failed(ctx context.Context, err error, gave bool) (again boo
 	default:
 		p.answered(ohrouter.ProxyUp)
 	}
-	return h.note(ctx, err, gave)
+	return h.note(ctx, p, err, gave)
 }
 
-// note keeps the failure that says most. It tells whether another proxy may be
-// asked.
-func (h *Handshake) note(ctx context.Context, err error, gave bool) (again bool) {
-	bound := h.bound
-	h.link, h.said, h.bound = nil, false, false
+// note keeps the failure with p, if it says most. It tells whether another proxy
+// may be asked.
+func (h *Handshake) note(ctx context.Context, p *proxy, err error, gave bool) (again bool) {
+	h.link, h.said = nil, false
 	if h.worst == nil || rank(err) > rank(h.worst) {
 		h.worst = err
 	}
 	if gave && ohrouter.CodeOf(err) == ohrouter.ProxyUnreachable {
 		return false // the target may have the payload: it must not get it twice
 	}
-	return len(h.rest) > 0 && ctx.Err() == nil && elsewhere(err, bound)
+	return len(h.rest) > 0 && ctx.Err() == nil && elsewhere(err, p.Name == h.want.Proxy)
 }
 
 // failure returns why there is no link.
@@ -251,7 +248,7 @@ func (h *Handshake) dial(ctx context.Context, p *proxy) (l *Link, again bool) {
 		if !warm {
 			var err error
 			if l, err = h.dialer.connect(ctx, p); err != nil {
-				return nil, h.note(ctx, p.failed(ctx, err), false)
+				return nil, h.note(ctx, p, p.failed(ctx, err), false)
 			}
 		}
 		gave, want.Early = false, nil
@@ -288,6 +285,9 @@ func (h *Handshake) dial(ctx context.Context, p *proxy) (l *Link, again bool) {
 // proxy that a binding is bound to says of the target holds: the same name may
 // be another machine in another network.
 func elsewhere(err error, bound bool) bool {
+	if isOwn(err) { // local ports are counted for each proxy by itself
+		return true
+	}
 	switch ohrouter.CodeOf(err) {
 	case ohrouter.Draining, ohrouter.ProxyUnreachable:
 		return true
@@ -299,6 +299,9 @@ func elsewhere(err error, bound bool) bool {
 
 // rank orders failures by how much they say of the target.
 func rank(err error) int {
+	if isOwn(err) {
+		return 1
+	}
 	switch ohrouter.CodeOf(err) {
 	case ohrouter.Draining:
 		return 0
