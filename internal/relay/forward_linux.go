@@ -71,7 +71,7 @@ func (p *pair) readEarly(buf []byte) int {
 }
 
 // lastWords takes what b has said before it was lost: an answer may be among
-// it.
+// it, or why.
 func (p *pair) lastWords(err error) {
 	e := &p.ends[B]
 	e.lost = err // also where reading tells less
@@ -93,7 +93,7 @@ func (p *pair) say(b []byte) {
 	if s := p.ends[B].secure; s != nil {
 		o.said = true
 		if err := s.write(b); err != nil {
-			p.unheard(err)
+			p.lastWords(err)
 			return
 		}
 		b = nil // it is queued
@@ -111,7 +111,7 @@ func (p *pair) say(b []byte) {
 			}
 			return
 		default:
-			p.unheard(os.NewSyscallError("write", err))
+			p.lastWords(os.NewSyscallError("write", err))
 			return
 		}
 	}
@@ -120,16 +120,6 @@ func (p *pair) say(b []byte) {
 		o.answerBy = p.on().now.Add(o.answerWithin)
 	}
 	o.until = o.answerBy
-}
-
-// unheard ends an opening whose b takes nothing any more. It may have answered
-// before that.
-func (p *pair) unheard(err error) {
-	if p.opening.answerBy.IsZero() {
-		p.fail(err)
-		return
-	}
-	p.lastWords(err)
 }
 
 // sayMore sends b what a has said meanwhile, as far as it can be kept for

@@ -155,7 +155,8 @@ func (p *pair) opened(e *end, events uint32) {
 	case err != nil && e.side == B && !p.opening.answerBy.IsZero():
 		p.lastWords(err)
 	case err != nil && e.side == B && p.opening.asker != nil && wasConnected(err):
-		p.connected() // reading tells of the rest
+		p.lostEnd(e, errors.Unwrap(err)) // it may have said something
+		p.connected()
 	case err != nil:
 		p.lostEarly(e, err)
 	case p.shaking(e):

@@ -356,8 +356,10 @@ func (p *pair) blocked(o *end) {
 func (p *pair) pushed(o *end) {
 	switch err := o.secure.push(); {
 	case err == nil:
+	case p.opening != nil && o.side == B:
+		p.lastWords(err)
 	case p.opening != nil:
-		p.unheard(err)
+		p.fail(err)
 	default:
 		p.lostEnd(o, err)
 	}
