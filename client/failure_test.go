@@ -190,19 +190,7 @@ func hangsUp(t testing.TB) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			conn.Close()
-		}
-	}()
-	t.Cleanup(func() { l.Close(); <-done })
-	return l.Addr().String()
+	return closes(t, l)
 }
 
 // linksAlone returns the address of a server that does not speak HTTP over TLS.
@@ -212,6 +200,11 @@ func linksAlone(t testing.TB, certificates []tls.Certificate) string {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return closes(t, l)
+}
+
+// closes accepts connections, of TLS when their handshake is over, and closes them.
+func closes(t testing.TB, l net.Listener) string {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -220,7 +213,9 @@ func linksAlone(t testing.TB, certificates []tls.Certificate) string {
 			if err != nil {
 				return
 			}
-			conn.(*tls.Conn).Handshake()
+			if secure, ok := conn.(*tls.Conn); ok {
+				secure.Handshake()
+			}
 			conn.Close()
 		}
 	}()

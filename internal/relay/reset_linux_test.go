@@ -130,36 +130,40 @@ func TestResetBehindAHandshake(t *testing.T) {
 	}
 }
 
-// TestResetBehindTheAnswer has the answer, payload and a reset come at once.
+// TestResetBehindTheAnswer has the answer, payload and a reset come at once, also
+// when it is writing what the client says that finds the reset.
 func TestResetBehindTheAnswer(t *testing.T) {
-	for _, over := range []string{"tcp", "tls"} {
-		t.Run(over, func(t *testing.T) {
-			ln, at := listening(t)
-			o := newOpened(at)
-			call := relay.Call{To: at, Hello: []byte(hello), ConnectWithin: deadline, AnswerWithin: deadline}
-			cert := certificate(t)
-			if over == "tls" {
-				call.Secure = secured(cert, false)
-			}
-			near, hold := held(t, func(c relay.Conn) { c.Forward(call, o, new(relay.Counters)) })
-			tcp := accepted(t, ln)
-			var far net.Conn = tcp
-			if over == "tls" {
-				far = tls.Server(tcp, serverSettings(cert))
-			}
-			expect(t, far, hello)
-			release := hold()
-			say(t, far, answer+"payload")
-			socket.Abort(tcp)
-			release()
-			expect(t, near, "payload")
-			if _, err := near.Read(make([]byte, 1)); !isReset(err) {
-				t.Errorf("behind the payload: %v", err)
-			}
-			if end := <-o.end; end.Side != relay.B || !errors.Is(end.Err, syscall.ECONNRESET) {
-				t.Errorf("ended: %+v", end)
-			}
-		})
+	for over, secure := range map[string]bool{"tcp": false, "tls": true} {
+		for _, more := range []string{"", "more"} {
+			t.Run(over+more, func(t *testing.T) {
+				ln, at := listening(t)
+				o := newOpened(at)
+				call := relay.Call{To: at, Hello: []byte(hello), ConnectWithin: deadline, AnswerWithin: deadline}
+				cert := certificate(t)
+				if secure {
+					call.Secure = secured(cert, false)
+				}
+				near, hold := held(t, func(c relay.Conn) { c.Forward(call, o, new(relay.Counters)) })
+				tcp := accepted(t, ln)
+				var far net.Conn = tcp
+				if secure {
+					far = tls.Server(tcp, serverSettings(cert))
+				}
+				expect(t, far, hello)
+				release := hold()
+				say(t, near, more) // before the loss: its event is first
+				say(t, far, answer+"payload")
+				socket.Abort(tcp)
+				release()
+				if end := o.ending(t); end.Side != relay.B || !errors.Is(end.Err, syscall.ECONNRESET) {
+					t.Errorf("ended: %+v", end)
+				}
+				expect(t, near, "payload")
+				if _, err := near.Read(make([]byte, 1)); !isReset(err) {
+					t.Errorf("behind the payload: %v", err)
+				}
+			})
+		}
 	}
 }
 
@@ -203,38 +207,6 @@ func TestLastWordsOfATarget(t *testing.T) {
 			t.Errorf("%q: ended: %+v, want the target to have reset it", words, end)
 		}
 		expect(t, near, answer+words)
-	}
-}
-
-// TestAnswerBeforeALossThatIsFoundByWriting has who is called answer and reset the connection,
-// while the client says something more.
-func TestAnswerBeforeALossThatIsFoundByWriting(t *testing.T) {
-	for _, over := range []string{"TCP", "TLS"} {
-		t.Run(over, func(t *testing.T) {
-			ln, at := listening(t)
-			o := newOpened(at)
-			call := relay.Call{To: at, Hello: []byte(hello), ConnectWithin: deadline, AnswerWithin: deadline}
-			cert := certificate(t)
-			if over == "TLS" {
-				call.Secure = secured(cert, false)
-			}
-			near, hold := held(t, func(c relay.Conn) { c.Forward(call, o, new(relay.Counters)) })
-			tcp := accepted(t, ln)
-			var far net.Conn = tcp
-			if over == "TLS" {
-				far = tls.Server(tcp, serverSettings(cert))
-			}
-			expect(t, far, hello)
-			release := hold()
-			say(t, near, "more") // before the loss: its event is first
-			say(t, far, answer+"payload")
-			socket.Abort(tcp)
-			release()
-			if end := o.ending(t); end.Side != relay.B || !errors.Is(end.Err, syscall.ECONNRESET) {
-				t.Errorf("ended: %+v", end)
-			}
-			expect(t, near, "payload")
-		})
 	}
 }
 
