@@ -150,7 +150,7 @@ func (p *pair) hear() {
 			return
 		case err != nil:
 			if e.lost != nil && (errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)) {
-				err = e.lost // an alert of TLS says more than the reset that came with it
+				err = e.lost // says more than that, and an alert of TLS more than it
 			}
 			p.fail(err)
 			return
