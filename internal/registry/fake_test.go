@@ -190,6 +190,7 @@ type memory struct {
 	records map[uint16]registry.Record
 	closed  bool
 	fail    bool
+	slow    time.Duration // what Put takes
 }
 
 func (m *memory) Load(ctx context.Context) ([]registry.Record, error) {
@@ -199,6 +200,10 @@ func (m *memory) Load(ctx context.Context) ([]registry.Record, error) {
 }
 
 func (m *memory) Put(ctx context.Context, r registry.Record) error {
+	m.mu.Lock()
+	slow := m.slow
+	m.mu.Unlock()
+	time.Sleep(slow)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if err := m.usable(ctx); err != nil {

@@ -2,6 +2,7 @@ package registry
 
 import (
 	"context"
+	"time"
 
 	ohrouter "github.com/ohrouter/oh-router"
 )
@@ -48,13 +49,18 @@ func (r *Registry) launch(ctx context.Context, c claim, work func(context.Contex
 	return f
 }
 
-// land ends a flight; nil is none. It is called with mu held.
+// land ends a flight; nil is none. What it has bound is used from now on: a
+// check, or a disk, may take longer than the binding may be idle. It is called
+// with mu held.
 func (r *Registry) land(c claim, f *flight) {
 	if f == nil {
 		return
 	}
 	if f.abandoned {
 		f.bound, f.err, f.failed = nil, nil, false
+	}
+	if f.bound != nil {
+		f.bound.usedAt = time.Now()
 	}
 	delete(r.flights, c)
 	close(f.done)

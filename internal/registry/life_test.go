@@ -69,17 +69,36 @@ func TestTTL(t *testing.T) {
 	})
 }
 
-// TestIdleWhileBinding has a check that takes longer than a binding may be idle.
+// TestIdleWhileBinding has a check and then a disk that take longer than a
+// binding may be idle: it is idle from the answer on.
 func TestIdleWhileBinding(t *testing.T) {
+	idles := func(t *testing.T, w *world, b ohrouter.Binding) {
+		t.Helper()
+		if !b.LastUsedAt.Equal(time.Now()) {
+			t.Errorf("bound at %v, last used at %v", time.Now(), b.LastUsedAt)
+		}
+		wait(idle - 1)
+		w.wantState(b.ID, ohrouter.BindingActive)
+		wait(1)
+		w.wantState(b.ID, "")
+	}
 	inBubble(t, nil, func(t *testing.T, w *world) {
 		b := w.mustBind("db:1", unchecked)
 		w.listeners.check = func(context.Context, ohrouter.Binding) error {
 			time.Sleep(idle + time.Minute)
 			return nil
 		}
-		if again := w.mustBind("db:1", nil); again.ID != b.ID {
+		again := w.mustBind("db:1", nil)
+		if again.ID != b.ID {
 			t.Errorf("bound as %s, want %s, which was being checked when it was idle", again.ID, b.ID)
 		}
+		idles(t, w, again)
+	})
+	inBubble(t, nil, func(t *testing.T, w *world) {
+		w.store.mu.Lock()
+		w.store.slow = idle + time.Minute
+		w.store.mu.Unlock()
+		idles(t, w, w.mustBind("db:1", unchecked))
 	})
 }
 
