@@ -5,9 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -339,4 +342,51 @@ func TestBoundUnread(t *testing.T) {
 	if clamp, err := unix.GetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_WINDOW_CLAMP); err != nil || clamp != 2*n {
 		t.Errorf("a window of %d at most, %v", clamp, err)
 	}
+}
+
+// TestNobodyMeetsItself connects to a port where nobody listens until the kernel
+// has given out that very port for it.
+func TestNobodyMeetsItself(t *testing.T) {
+	ports := sysctl.Numbers("net.ipv4.ip_local_port_range")
+	if len(ports) != 2 {
+		t.Skip("the system does not say which ports it gives out")
+	}
+	for _, ip := range []string{"127.0.0.1", "::1"} {
+		t.Run(ip, func(t *testing.T) {
+			to := netip.AddrPortFrom(netip.MustParseAddr(ip), uint16(free(t, ip, ports[0], ports[1])))
+			for range 4 * (ports[1] - ports[0]) {
+				fd, err := socket.Options{}.Connect(to, socket.Either)
+				if err != nil {
+					if !errors.Is(err, syscall.ECONNREFUSED) {
+						t.Errorf("Connect() = %v, want that it is refused", err)
+					}
+					return
+				}
+				met := socket.LocalAt(fd)
+				socket.Close(fd)
+				if met == to {
+					t.Fatalf("connected to %s from %s", to, met)
+				}
+			}
+			t.Skip("the kernel never gave out the port")
+		})
+	}
+}
+
+// free returns a port between two where nobody listens. It is an even one when
+// the first is, as are those that the kernel takes first to connect.
+func free(t testing.TB, ip string, first, last int) int {
+	t.Helper()
+	for port := first; port <= last; port += 2 {
+		ln, err := net.Listen("tcp", net.JoinHostPort(ip, strconv.Itoa(port)))
+		if errors.Is(err, syscall.EADDRNOTAVAIL) || errors.Is(err, syscall.EAFNOSUPPORT) {
+			t.Skipf("this machine has no %s", ip)
+		}
+		if err == nil {
+			ln.Close()
+			return port
+		}
+	}
+	t.Skip("no port is free")
+	return 0
 }

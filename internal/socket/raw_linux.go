@@ -40,8 +40,12 @@ func (o Options) Connect(to netip.AddrPort, talk Talk) (fd int, err error) {
 		err = AckLate(fd)
 	}
 	if err == nil {
-		if err = connect(fd, to); errors.Is(err, unix.EINPROGRESS) {
-			return fd, nil
+		err = connect(fd, to)
+		if errors.Is(err, unix.EINPROGRESS) {
+			if !meetsItself(fd, to) {
+				return fd, nil
+			}
+			err = unix.ECONNREFUSED
 		}
 		err = os.NewSyscallError("connect", err)
 	}
@@ -51,6 +55,21 @@ func (o Options) Connect(to netip.AddrPort, talk Talk) (fd int, err error) {
 	}
 	return fd, nil
 }
+
+// meetsItself tells whether a socket was given the very address that it was told
+// to connect to. Where the kernel gives out such ports and nobody listens, one in
+// some ten thousand is, and is then connected with itself: it hears what it says,
+// and keeps the port from whoever is to listen there.
+func meetsItself(fd int, to netip.AddrPort) bool {
+	if r := given(); len(r) == 2 && (int(to.Port()) < r[0] || int(to.Port()) > r[1]) {
+		return false
+	}
+	is := LocalAt(fd)
+	return is.Port() == to.Port() && is.Addr().WithZone("") == to.Addr().Unmap().WithZone("")
+}
+
+// given is the first and the last port that the kernel gives out (ip(7)).
+var given = sync.OnceValue(func() []int { return sysctl.Numbers("net.ipv4.ip_local_port_range") })
 
 // AckLate has what is heard acknowledged by what is said next, which spares the
 // kernel a packet, or after 40 ms. The peer is not to wait for it before it says
