@@ -192,7 +192,7 @@ type Usage struct {
 	SessionsTotal uint64
 	BytesUp       uint64 // client → target, live
 	BytesDown     uint64
-	LastEnd       time.Time // end of the last session; zero before the first
-	LastOK        time.Time // last session set-up that succeeded; zero before the first
+	LastEnd       time.Time // end of the last session, by a clock that nobody sets; zero before the first
+	LastOK        time.Time // last session set-up that succeeded, as well; zero before the first
 	LastError     *Failure  // latest session set-up that failed
 }

@@ -197,7 +197,7 @@ func (t *Tokens) List() []ohrouter.Token {
 func (e *entry) snapshot() ohrouter.Token {
 	s := e.token
 	if !e.usedAt.IsZero() {
-		s.LastUsedAt = new(e.usedAt)
+		s.LastUsedAt = new(e.usedAt.UTC())
 	}
 	return s
 }
@@ -222,7 +222,7 @@ func (t *Tokens) Token(id string) (token ohrouter.Token, valid bool) {
 func (t *Tokens) Revoke(ctx context.Context, id string) error {
 	t.change.Lock()
 	defer t.change.Unlock()
-	if err := t.bar(id); err != nil {
+	if err := t.Bar(id); err != nil {
 		return err
 	}
 	if t.store != nil {
@@ -236,8 +236,9 @@ func (t *Tokens) Revoke(ctx context.Context, id string) error {
 	return nil
 }
 
-// bar refuses a token from now on.
-func (t *Tokens) bar(id string) error {
+// Bar refuses a token from now on until a restart: the part of Revoke that waits
+// for no store.
+func (t *Tokens) Bar(id string) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	e := t.byID[id]

@@ -207,6 +207,11 @@ func TestEnd(t *testing.T) {
 		if len(list) != 2 || list[1].LastUsedAt == nil || time.Since(*list[1].LastUsedAt) != 1 {
 			t.Errorf("List() = %+v, want the ended one with its last use", list)
 		}
+		for _, at := range []time.Time{list[1].CreatedAt, *list[1].ExpiresAt, *list[1].LastUsedAt} {
+			if at.Location() != time.UTC {
+				t.Errorf("%v is not in UTC", at)
+			}
+		}
 	})
 }
 

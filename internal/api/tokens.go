@@ -123,13 +123,14 @@ func (a *api) revokeToken(ctx context.Context, in *revokeInput) (*struct{}, erro
 	// Not to be stopped half-way by a caller that goes.
 	ctx = context.WithoutCancel(ctx)
 	revoked, _ := a.Access.Token(in.ID)
-	err := a.Access.Revoke(ctx, in.ID)
-	if err == nil || ohrouter.CodeOf(err) == ohrouter.Internal { // it is refused all the same
-		a.Log.Info("token revoked", "token", in.ID, "by", who.Owner())
-		a.record(ctx, audit.Entry{Event: audit.TokenRevoked, Token: in.ID, TokenName: revoked.Name, Role: string(revoked.Role)})
-		err = errors.Join(err, a.Bindings.ReleaseOwned(ctx, in.ID))
+	if err := a.Access.Bar(in.ID); err != nil {
+		return nil, a.fault(ctx, "revoke token", err)
 	}
-	if err != nil {
+	a.Log.Info("token revoked", "token", in.ID, "by", who.Owner())
+	a.record(ctx, audit.Entry{Event: audit.TokenRevoked, Token: in.ID, TokenName: revoked.Name, Role: string(revoked.Role)})
+	// What the token has open is not left so until a slow disk has forgotten it.
+	err := a.Bindings.ReleaseOwned(ctx, in.ID)
+	if err = errors.Join(err, a.Access.Revoke(ctx, in.ID)); err != nil {
 		return nil, a.fault(ctx, "revoke token", err)
 	}
 	return nil, nil

@@ -141,12 +141,16 @@ func (d *Dialer) names() string {
 }
 
 // Proxies returns what is known of the proxies, in the order of the
-// configuration.
+// configuration, with times in UTC.
 func (d *Dialer) Proxies() []ohrouter.Proxy {
 	proxies := d.known()
 	list := make([]ohrouter.Proxy, 0, len(proxies))
 	for _, p := range proxies {
-		list = append(list, p.snapshot())
+		s := p.snapshot()
+		if s.SeenAt != nil {
+			s.SeenAt = new(s.SeenAt.UTC())
+		}
+		list = append(list, s)
 	}
 	return list
 }

@@ -260,8 +260,8 @@ func TestSetProxies(t *testing.T) {
 	if len(got) != 2 || got[0].Name != "dc2" || got[0].State != ohrouter.ProxyUnknown || got[0].SeenAt != nil {
 		t.Errorf("Proxies = %+v, want dc2, unknown, first", got)
 	}
-	if got[1].Name != "dc1" || got[1].State != ohrouter.ProxyUp || got[1].Links != 1 || got[1].SeenAt == nil {
-		t.Errorf("Proxies = %+v, want dc1 up with its link", got)
+	if got[1].Name != "dc1" || got[1].State != ohrouter.ProxyUp || got[1].Links != 1 || got[1].SeenAt == nil || got[1].SeenAt.Location() != time.UTC {
+		t.Errorf("Proxies = %+v, want dc1 up with its link, seen at a time in UTC", got)
 	}
 	d.SetProxies([]Proxy{two})
 	if d.Knows("dc1") || !d.Knows("dc2") {

@@ -148,7 +148,7 @@ func (p *proxy) failed(ctx context.Context, err error) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.state, p.foreign, p.refused = ohrouter.ProxyDown, foreign, p.refused || refused
-	p.failure = &ohrouter.Failure{Code: e.Code, Message: e.Message, At: time.Now()}
+	p.failure = &ohrouter.Failure{Code: e.Code, Message: e.Message, At: time.Now().UTC()}
 	return e
 }
 

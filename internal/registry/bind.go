@@ -176,7 +176,7 @@ func (r *Registry) create(ctx context.Context, f *flight, spec ohrouter.BindingS
 		b.note(check, nil, time.Now())
 		b.kept.Proxy = proxy
 	}
-	if err := r.install(ctx, b, newSearch(b.claim, spec.Port, owner.Ports)); err != nil {
+	if err := r.install(ctx, f, b, newSearch(b.claim, spec.Port, owner.Ports)); err != nil {
 		r.cfg.Listeners.Close(done(), b.kept.ID)
 		f.err = err
 		return
@@ -194,12 +194,12 @@ func (f *facts) note(check ohrouter.Check, err error, now time.Time) {
 		f.okAt = now
 		return
 	}
-	f.failure = &ohrouter.Failure{Code: ohrouter.CodeOf(err), Message: ohrouter.Message(err), At: now}
+	f.failure = &ohrouter.Failure{Code: ohrouter.CodeOf(err), Message: ohrouter.Message(err), At: now.UTC()}
 }
 
 // install gives a new binding its port, stores it and makes it visible. On
 // error its sessions, if it had any already, are left to the caller.
-func (r *Registry) install(ctx context.Context, b *binding, q *search) error {
+func (r *Registry) install(ctx context.Context, f *flight, b *binding, q *search) error {
 	if err := r.open(ctx, b, q); err != nil {
 		return err
 	}
@@ -211,20 +211,26 @@ func (r *Registry) install(ctx context.Context, b *binding, q *search) error {
 	b.usedAt = now
 	before := s.record()
 	s.claim, s.kept, s.endedAt, s.restsUntil = b.claim, b.kept, time.Time{}, time.Time{}
+	f.opened = b.kept.ID
 	r.mu.Unlock()
 
 	if err == nil {
 		err = r.putNew(ctx, b)
 	}
 	if err == nil {
-		err = r.show(b)
+		err = r.show(f, b)
 	}
 	if err != nil {
 		r.cfg.Listeners.Stop(b.kept.ID) // before others may have the port
+		usage := r.cfg.Listeners.Usage(b.kept.ID)
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		s.claim, s.kept, s.endedAt, s.restsUntil = before.claim(), nil, before.EndedAt, before.RestsUntil
-		r.ports.unhold(s)
+		if usage.SessionsTotal > 0 { // somebody knows the port: who had it before
+			r.rest(b, time.Now())
+		} else {
+			s.claim, s.kept, s.endedAt, s.restsUntil = before.claim(), nil, before.EndedAt, before.RestsUntil
+			r.ports.unhold(s)
+		}
 		r.soil(s)
 	}
 	return err
@@ -244,9 +250,10 @@ func (r *Registry) putNew(ctx context.Context, b *binding) error {
 
 // show makes a new binding visible, unless its owner's token has ended
 // meanwhile: whoever ends the bindings of that owner does not see this one.
-func (r *Registry) show(b *binding) error {
+func (r *Registry) show(f *flight, b *binding) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	f.opened = ""
 	if _, err := r.tokenOf(b.owner); err != nil {
 		return err
 	}

@@ -53,7 +53,7 @@ type facts struct {
 // newID returns an id that nobody can guess.
 func newID() string { return "b-" + strings.ToLower(rand.Text()[:10]) }
 
-// snapshot returns the binding as callers see it.
+// snapshot returns the binding as callers see it, whose times are UTC.
 func (f *facts) snapshot(u ohrouter.Usage, now time.Time) ohrouter.Binding {
 	b := ohrouter.Binding{
 		ID:            f.kept.ID,
@@ -65,8 +65,8 @@ func (f *facts) snapshot(u ohrouter.Usage, now time.Time) ohrouter.Binding {
 		Pinned:        f.kept.Pinned,
 		Port:          f.port,
 		State:         f.state,
-		CreatedAt:     f.kept.CreatedAt,
-		LastUsedAt:    later(f.usedAt, u.LastEnd),
+		CreatedAt:     f.kept.CreatedAt.UTC(),
+		LastUsedAt:    later(f.usedAt, u.LastEnd).UTC(),
 		IdleTimeout:   f.kept.IdleTimeout,
 		Allow:         append([]netip.Prefix{}, f.kept.Allow...),
 		MaxSessions:   f.kept.MaxSessions,
@@ -80,10 +80,10 @@ func (f *facts) snapshot(u ohrouter.Usage, now time.Time) ohrouter.Binding {
 	}
 	maps.Copy(b.Labels, f.kept.Labels)
 	if u.Sessions > 0 {
-		b.LastUsedAt = now
+		b.LastUsedAt = now.UTC()
 	}
 	if !f.kept.ExpiresAt.IsZero() {
-		b.ExpiresAt = new(f.kept.ExpiresAt)
+		b.ExpiresAt = new(f.kept.ExpiresAt.UTC())
 	}
 	if f.check != nil {
 		b.LastCheck = new(*f.check)
@@ -191,22 +191,34 @@ func unknown(id string) error {
 	return ohrouter.Errorf(ohrouter.NotFound, "no binding has the id %.40q", id)
 }
 
-// grab returns a binding with its op held: until the caller unlocks it, nobody
-// else changes or ends it.
+// grab returns a binding with its op held: until the caller calls leave, nobody
+// else changes or ends it, and Run waits, so that what becomes of it is stored.
 func (r *Registry) grab(id string) (*binding, error) {
 	r.mu.Lock()
 	b := r.byID[id]
-	r.mu.Unlock()
 	if b == nil {
+		r.mu.Unlock()
 		return nil, unknown(id)
 	}
+	if r.closed {
+		r.mu.Unlock()
+		return nil, ohrouter.Errorf(ohrouter.Draining, "the router is shutting down, and keeps its bindings as they are")
+	}
+	r.work.Add(1)
+	r.mu.Unlock()
 	b.op.Lock()
 	r.mu.Lock()
 	there := r.byID[id] == b
 	r.mu.Unlock()
 	if !there {
-		b.op.Unlock()
+		r.leave(b)
 		return nil, unknown(id)
 	}
 	return b, nil
+}
+
+// leave gives back what grab returned.
+func (r *Registry) leave(b *binding) {
+	b.op.Unlock()
+	r.work.Done()
 }

@@ -12,6 +12,11 @@ type clock struct{ queue queue }
 // set makes b due at t, whether it was due before or not; the zero time means
 // never. It tells whether b is the first of all now.
 func (c *clock) set(b *binding, t time.Time) (first bool) {
+	// A time that was stored does not compare with others once the machine's
+	// clock has been set: here, each is so far from now.
+	if now := time.Now(); !t.IsZero() {
+		t = now.Add(t.Sub(now))
+	}
 	switch {
 	case t.IsZero():
 		c.remove(b)

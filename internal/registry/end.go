@@ -13,13 +13,14 @@ import (
 
 // Patch changes a binding and returns it as it is then. Errors have the codes
 // [ohrouter.InvalidRequest], [ohrouter.NotFound], [ohrouter.Conflict] while it
-// drains, or [ohrouter.Internal]; then nothing has changed.
+// drains, [ohrouter.Draining] at the end of Run, or [ohrouter.Internal]; then
+// nothing has changed.
 func (r *Registry) Patch(ctx context.Context, id string, p ohrouter.BindingPatch) (ohrouter.Binding, error) {
 	b, err := r.grab(id)
 	if err != nil {
 		return ohrouter.Binding{}, err
 	}
-	defer b.op.Unlock()
+	defer r.leave(b)
 	r.mu.Lock()
 	before := b.facts
 	r.mu.Unlock()
@@ -76,14 +77,15 @@ func (r *Registry) replace(ctx context.Context, b *binding, next *Stored) error 
 // target can be bound anew. Sessions may finish for as long as drain says, and
 // the binding is listed until they have; then, or at once without a drain, they
 // are reset. Release waits for none of that. To release a draining binding
-// without a drain cuts it; with one, it changes nothing.
+// without a drain cuts it; with one, it changes nothing. Errors have the codes
+// [ohrouter.NotFound], or [ohrouter.Draining] at the end of Run.
 func (r *Registry) Release(ctx context.Context, id string, drain time.Duration) error {
 	return r.release(ctx, id, drain, "released")
 }
 
-// ReleaseOwned ends every binding of an owner, sessions included. Once the
-// owner's token is not valid any more, none is left then, and none comes: a
-// bind that is under way fails.
+// ReleaseOwned ends every binding of an owner, sessions included, and then waits
+// for the store. Once the owner's token is not valid any more, none is left
+// then, and none comes: a bind that is under way fails.
 func (r *Registry) ReleaseOwned(ctx context.Context, owner string) error {
 	r.mu.Lock()
 	var ids []string
@@ -92,9 +94,17 @@ func (r *Registry) ReleaseOwned(ctx context.Context, owner string) error {
 			ids = append(ids, id)
 		}
 	}
+	var opened []string
+	for c, f := range r.flights {
+		if c.owner == owner && f.opened != "" {
+			opened = append(opened, f.opened)
+		}
+	}
 	r.mu.Unlock()
-	var group errgroup.Group
-	group.SetLimit(saveParallel)
+	for _, id := range opened {
+		r.cfg.Listeners.Close(done(), id) // its bind fails once the store has answered
+	}
+	var group errgroup.Group // without a limit: none waits until others are stored
 	for _, id := range ids {
 		group.Go(func() error {
 			err := r.release(ctx, id, 0, "revoked")
@@ -113,7 +123,7 @@ func (r *Registry) release(ctx context.Context, id string, drain time.Duration, 
 	if err != nil {
 		return err
 	}
-	defer b.op.Unlock()
+	defer r.leave(b)
 	r.mu.Lock()
 	cut := b.cut
 	r.mu.Unlock()

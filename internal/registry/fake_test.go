@@ -167,6 +167,13 @@ func (l *fakeListeners) listens(port uint16) bool {
 	return l.ports[port] != ""
 }
 
+// listening counts the ports that listen.
+func (l *fakeListeners) listening() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.ports)
+}
+
 func (l *fakeListeners) set(f func()) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -241,6 +248,20 @@ func (m *memory) failing(yes bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.fail = yes
+}
+
+// slowdown has Put take so long.
+func (m *memory) slowdown(d time.Duration) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.slow = d
+}
+
+// copied is what a crash leaves.
+func (m *memory) copied() *memory {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return &memory{records: maps.Clone(m.records)}
 }
 
 func (m *memory) record(port uint16) registry.Record {

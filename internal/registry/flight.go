@@ -17,6 +17,7 @@ type flight struct {
 	// Guarded by Registry.mu.
 	proxy     string // the name that a new binding asks for
 	creates   bool   // there is to be a new binding
+	opened    string // its id, once it listens, until anybody can see it
 	waiting   int    // callers who want the result
 	abandoned bool   // cancelled: the result means nothing
 
@@ -49,9 +50,9 @@ func (r *Registry) launch(ctx context.Context, c claim, work func(context.Contex
 	return f
 }
 
-// land ends a flight; nil is none. What it has bound is used from now on: a
-// check, or a disk, may take longer than the binding may be idle. It is called
-// with mu held.
+// land ends a flight; nil is none. The binding is used from now on, also when it
+// was checked and that failed: a check, or a disk, may take longer than it may be
+// idle. It is called with mu held.
 func (r *Registry) land(c claim, f *flight) {
 	if f == nil {
 		return
@@ -59,8 +60,8 @@ func (r *Registry) land(c claim, f *flight) {
 	if f.abandoned {
 		f.bound, f.err, f.failed = nil, nil, false
 	}
-	if f.bound != nil {
-		f.bound.usedAt = time.Now()
+	if b := r.byClaim[c]; b != nil {
+		b.usedAt = time.Now()
 	}
 	delete(r.flights, c)
 	close(f.done)

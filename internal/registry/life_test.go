@@ -95,9 +95,18 @@ func TestIdleWhileBinding(t *testing.T) {
 		idles(t, w, again)
 	})
 	inBubble(t, nil, func(t *testing.T, w *world) {
-		w.store.mu.Lock()
-		w.store.slow = idle + time.Minute
-		w.store.mu.Unlock()
+		b := w.mustBind("db:1", unchecked)
+		w.listeners.check = func(context.Context, ohrouter.Binding) error {
+			time.Sleep(2*idle - 1)
+			return ohrouter.Errorf(ohrouter.TargetTimeout, "nobody answers")
+		}
+		_, _, err := w.bind("db:1", nil)
+		w.wantCode(err, ohrouter.TargetTimeout)
+		b, _ = w.Binding(b.ID)
+		idles(t, w, b)
+	})
+	inBubble(t, nil, func(t *testing.T, w *world) {
+		w.store.slowdown(idle + time.Minute)
 		idles(t, w, w.mustBind("db:1", unchecked))
 	})
 }

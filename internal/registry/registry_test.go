@@ -43,6 +43,11 @@ func TestBindNew(t *testing.T) {
 		if want := time.Now().Add(time.Hour); b.ExpiresAt == nil || !b.ExpiresAt.Equal(want) {
 			t.Errorf("expires at %v, want %v", b.ExpiresAt, want)
 		}
+		for what, at := range map[string]time.Time{"created": b.CreatedAt, "last used": b.LastUsedAt, "expires": *b.ExpiresAt} {
+			if at.Location() != time.UTC {
+				t.Errorf("%s at %v, want it in UTC", what, at)
+			}
+		}
 		if len(b.Allow) != 1 || b.Allow[0] != netip.MustParsePrefix("10.0.0.0/8") {
 			t.Errorf("allow %v, want one 10.0.0.0/8", b.Allow)
 		}

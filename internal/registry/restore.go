@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"syscall"
 	"time"
 
@@ -27,6 +28,9 @@ func (r *Registry) Restore(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("load the bindings: %w", err)
 	}
+	// The newest of a claim first: the end of a former one may not have come to
+	// the store, while that of the newest's bind has.
+	slices.SortFunc(records, func(a, b Record) int { return b.createdAt().Compare(a.createdAt()) })
 	now := time.Now()
 	for i := range records {
 		if err := ctx.Err(); err != nil {

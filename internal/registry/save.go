@@ -74,7 +74,7 @@ func (r *Registry) saveStale(ctx context.Context) {
 
 // saveParallel is how many records are offered to the store at a time, which
 // may write them together.
-const saveParallel = 64
+const saveParallel = 1024
 
 // flush writes every stale record once, and tells whether the store took all.
 func (r *Registry) flush(ctx context.Context) bool {

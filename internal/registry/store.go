@@ -24,6 +24,14 @@ type Record struct {
 // claim returns whom the port serves or last served.
 func (r *Record) claim() claim { return claim{r.Owner, r.Target} }
 
+// createdAt returns when the binding was created that uses the port; zero without.
+func (r *Record) createdAt() time.Time {
+	if r.Binding == nil {
+		return time.Time{}
+	}
+	return r.Binding.CreatedAt
+}
+
 // Stored is what survives a restart of a binding. Counters and checks do not.
 type Stored struct {
 	ID          string            `json:"id"`

@@ -163,7 +163,7 @@ func (b *binding) register(client netip.AddrPort) (s *session, want Want, parked
 	if outcome := b.refuses(client.Addr()); outcome != "" {
 		return nil, Want{}, nil, outcome
 	}
-	s = &session{number: r.ids.next(), binding: b, client: client, start: time.Now().UTC(), tellsClient: b.spec.ProxyProtocol != ""}
+	s = &session{number: r.ids.next(), binding: b, client: client, start: time.Now(), tellsClient: b.spec.ProxyProtocol != ""}
 	if b.sessions == nil {
 		b.sessions = make(map[uint64]*session)
 	}

@@ -249,7 +249,7 @@ func (s *session) carry(client *net.TCPConn, l Link) bool {
 
 // stands notes that the session has its link. The caller holds Router.mu.
 func (s *session) stands(l Link) {
-	now := time.Now().UTC()
+	now := time.Now()
 	s.binding.router.metrics.setup.Observe(now.Sub(s.start).Seconds())
 	s.binding.usage.LastOK = now
 	s.link = l
@@ -334,7 +334,7 @@ func (s *session) finish(outcome ohrouter.Outcome, err error) {
 	u.SessionsTotal++
 	u.BytesUp += up
 	u.BytesDown += down
-	u.LastEnd = time.Now().UTC()
+	u.LastEnd = time.Now()
 	r.metrics.add(up, down)
 	r.metrics.ended(outcome)
 	delete(b.sessions, s.number)
@@ -362,7 +362,7 @@ func (s *session) snapshot() ohrouter.Session {
 	r.mu.Unlock()
 	o := ohrouter.Session{
 		ID: s.id(), BindingID: binding, Target: target,
-		Client: s.client, StartedAt: s.start, BytesUp: s.live.AB.Load(), BytesDown: s.live.BA.Load(),
+		Client: s.client, StartedAt: s.start.UTC(), BytesUp: s.live.AB.Load(), BytesDown: s.live.BA.Load(),
 	}
 	if link != nil {
 		proxy, resolved := link.Peer()
