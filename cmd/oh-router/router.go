@@ -253,6 +253,9 @@ func (s *routerServer) parts(context.Context) []api.Part {
 	store := api.Part{Name: "store", OK: true, Detail: "in memory only"}
 	if s.store != nil {
 		store.Detail = s.p.cfg.Router.State
+		if err := s.store.Err(); err != nil {
+			store.OK, store.Detail = false, fmt.Sprintf("%s does not take what is written: %v", s.p.cfg.Router.State, err)
+		}
 	}
 	parts := []api.Part{accepting, store}
 	parts = append(parts, s.p.insecure()...)

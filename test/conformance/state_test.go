@@ -222,6 +222,28 @@ func TestDamagedState(t *testing.T) {
 	}
 }
 
+// TestStateLostWhileServing cuts the file of a router that serves: what there is
+// goes on, what is new is not promised, and who supervises it can see why.
+func TestStateLostWhileServing(t *testing.T) {
+	t.Parallel()
+	s, dir := startKeeping(t, flags{})
+	b := s.bind(t, serve(t, echo).addr)
+	if a := s.want(t, 200, "", http.MethodGet, "/readyz?verbose", nil); !strings.Contains(string(a.body), "[+]store ok") {
+		t.Errorf("readyz?verbose = %v, want the store in it", a)
+	}
+	for _, path := range files(t, dir) {
+		if err := os.Truncate(path, 4096); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.want(t, 500, "internal", http.MethodPost, "/v1/bindings", fields{"target": serve(t, echo).addr})
+	if a := s.want(t, 200, "", http.MethodGet, "/readyz?verbose", nil); !strings.Contains(string(a.body), "[-]store: "+dir) {
+		t.Errorf("readyz?verbose = %v, want it to say that the store takes nothing", a)
+	}
+	c := connect(t, b.Address)
+	wantEcho(t, c)
+}
+
 func TestUnusableStateDirectory(t *testing.T) {
 	t.Parallel()
 	s, dir := startKeeping(t, flags{})

@@ -14,6 +14,7 @@ import (
 	"os"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 
 	"go.etcd.io/bbolt"
 
@@ -36,6 +37,7 @@ type Store struct {
 	over   chan struct{} // closed when run has ended
 	close  func() error
 	broken error // why db cannot be used any more; run's alone until over is closed
+	last   atomic.Pointer[error]
 }
 
 // write is a record to put, or a port to forget.
@@ -121,8 +123,18 @@ func (s *Store) run() {
 	}
 }
 
+// Err returns why the last write of ports failed; nil when it did not, or there
+// was none yet.
+func (s *Store) Err() error {
+	if err := s.last.Load(); err != nil {
+		return *err
+	}
+	return nil
+}
+
 // commit writes a group in one transaction.
-func (s *Store) commit(group []write) error {
+func (s *Store) commit(group []write) (err error) {
+	defer func() { s.last.Store(&err) }()
 	return s.use(func() error {
 		return s.db.Update(func(tx *bbolt.Tx) error {
 			for _, w := range group {

@@ -258,6 +258,9 @@ func FuzzOpen(f *testing.F) {
 func TestChangedWhileOpen(t *testing.T) {
 	dir, path := filled(t, 2000)
 	s := open(t, dir)
+	if err := s.Put(t.Context(), storetest.Bound(20000)); err != nil || s.Err() != nil {
+		t.Fatalf("Put() = %v, and then Err() = %v", err, s.Err())
+	}
 	if err := os.Truncate(path, 4096); err != nil {
 		t.Fatal(err)
 	}
@@ -267,6 +270,9 @@ func TestChangedWhileOpen(t *testing.T) {
 	for range 2 {
 		if err := s.Put(t.Context(), storetest.Bound(20000)); err == nil {
 			t.Error("Put() to a truncated file = nil, want an error")
+		}
+		if err := s.Err(); err == nil {
+			t.Error("Err() after that = nil, want what Put returned")
 		}
 	}
 	if err := s.Close(); err != nil {
