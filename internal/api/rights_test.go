@@ -2,6 +2,7 @@ package api
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -15,6 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	ohrouter "github.com/ohrouter/oh-router"
+	"github.com/ohrouter/oh-router/internal/access"
 )
 
 // shared returns an API with a binding of the user (b-user), one of the other
@@ -363,5 +365,46 @@ func TestTokenCalls(t *testing.T) {
 	}
 	if !strings.Contains(log.String(), `"msg":"token created","token":"`+ci.ID) || !strings.Contains(log.String(), `"msg":"token revoked","token":"`+ci.ID) {
 		t.Errorf("the log does not tell of the token: %s", log.String())
+	}
+}
+
+// forgetting is a store of tokens that calls before for each that it is to
+// forget.
+type forgetting struct{ before func(id string) }
+
+func (forgetting) LoadTokens(context.Context) ([]access.Record, error) { return nil, nil }
+func (forgetting) PutToken(context.Context, access.Record) error       { return nil }
+
+func (f forgetting) DeleteToken(_ context.Context, id string) error {
+	f.before(id)
+	return nil
+}
+
+// TestRevocationWaitsForNoDisk has a token's bindings ended, and the token
+// refused, before the store is asked to forget it.
+func TestRevocationWaitsForNoDisk(t *testing.T) {
+	fake := oneBinding()
+	var tokens *access.Tokens
+	asked := 0
+	tokens, err := access.Open(t.Context(), access.Config{Store: forgetting{func(id string) {
+		asked++
+		_, valid := tokens.Token(id)
+		if d := cmp.Diff([]string{id}, fake.ended); d != "" || valid {
+			t.Errorf("when the store is asked the token is valid: %v, and bindings were released of (-want +got):\n%s", valid, d)
+		}
+	}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	base := serve(t, handler(t, fake, func(c *Config) { c.Access = tokens }))
+	var made [2]ohrouter.NewToken
+	for i, name := range []string{"root", "other"} {
+		if made[i], err = tokens.Create(t.Context(), ohrouter.TokenSpec{Name: name, Role: ohrouter.Admin}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	status, _, body := call(t, base, "DELETE /v1/tokens/"+made[1].ID, "", "Authorization", "Bearer "+made[0].Secret)
+	if status != 204 || asked != 1 {
+		t.Errorf("revoke = %d %s, and the store was asked %d times", status, body, asked)
 	}
 }
