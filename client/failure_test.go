@@ -125,9 +125,9 @@ func TestNoRouter(t *testing.T) {
 	plain := httptest.NewServer(answer(200, "application/json", "{}"))
 	defer plain.Close()
 	tests := []struct{ name, server, say string }{
-		{"refused", "http://" + closedPort(t), "no router answers at http://127.0.0.1:"},
-		{"refused, what to do", "http://" + closedPort(t), "(connection refused): is it running? Start one with 'oh-router up', or name another with --server or OH_ROUTER_SERVER"},
-		{"refused, with certificates", "https://" + closedPort(t), "is it running? Start it, or name another with --server or OH_ROUTER_SERVER"},
+		{"refused", "http://" + closedPort, "no router answers at http://127.0.0.1:"},
+		{"refused, what to do", "http://" + closedPort, "(connection refused): is it running? Start one with 'oh-router up', or name another with --server or OH_ROUTER_SERVER"},
+		{"refused, with certificates", "https://" + closedPort, "is it running? Start it, or name another with --server or OH_ROUTER_SERVER"},
 		{"certificate", tlsServer.URL, "is not trusted"},
 		{"plain", strings.Replace(plain.URL, "http://", "https://", 1), "speaks plain HTTP"},
 		{"hangs up", "http://" + hangsUp(t), "no router answers at"},

@@ -31,12 +31,13 @@ func apart(t *testing.T, f *far, roundTrip time.Duration) Proxy {
 }
 
 // TestWarmLinksBehindAForwarder: it takes two sessions to know that they are of
-// use, and a third to want one.
+// use, and a third to want one. What counts as near is more here than what a busy
+// machine takes to connect to the forwarder.
 func TestWarmLinksBehindAForwarder(t *testing.T) {
 	f := newFar(t, nil)
-	n := newNear(t, nil, Pool{Max: 8}, apart(t, f, 40*time.Millisecond))
+	n := newNear(t, nil, Pool{Max: 8}, apart(t, f, 400*time.Millisecond))
 	pool := &n.known()[0].pool
-	pool.least = worthwhile
+	pool.least = 100 * time.Millisecond
 	n.keep()
 	for i := range 3 {
 		if links := n.inPools(); links > 0 {
@@ -51,7 +52,7 @@ func TestWarmLinksBehindAForwarder(t *testing.T) {
 	n.wantWarm(t, 1)
 	pool.mu.Lock()
 	defer pool.mu.Unlock()
-	if took := pool.setUp; took < 20*time.Millisecond || took > time.Second {
-		t.Errorf("making a link takes %v, want about 40ms", took)
+	if took := pool.setUp; took < 200*time.Millisecond || took > 5*time.Second {
+		t.Errorf("making a link takes %v, want about 400ms", took)
 	}
 }

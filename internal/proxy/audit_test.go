@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	ohrouter "github.com/ohrouter/oh-router"
 	"github.com/ohrouter/oh-router/internal/audit"
@@ -173,7 +174,7 @@ func TestAuditOfLinksRefused(t *testing.T) {
 
 func TestAuditOfLinksDropped(t *testing.T) {
 	log := audittest.New(t)
-	f := startWith(t, proxy.Config{Audit: log.Log, Handshakes: 4, HandshakesPerSource: 4}, patient, "127.0.0.1:*")
+	f := startWith(t, proxy.Config{Audit: log.Log, Handshakes: 4, HandshakesPerSource: 4, HandshakeTimeout: time.Minute}, patient, "127.0.0.1:*")
 	crowd := f.silent(10, "127.0.0.2")
 	until(t, "six are dropped", func() (over bool) { // in the order in which loops took them
 		n := 0

@@ -49,7 +49,7 @@ func deaf(t testing.TB) string {
 
 func TestBindTellsWhyNot(t *testing.T) {
 	t.Parallel()
-	s := start(t, flags{proxy: []string{"--allow", "*.invalid:*", "--dial-timeout", "700ms"}})
+	s := start(t, flags{proxy: []string{"--allow", "*.invalid:*", "--dial-timeout", "3s"}})
 	tests := []struct {
 		target string
 		status int
@@ -179,7 +179,7 @@ func TestParkOff(t *testing.T) {
 	s.bind(t, tg.addr)
 	start := time.Now()
 	drain(tg.accept(t))
-	if took := time.Since(start); took > 2*time.Second {
+	if took := time.Since(start); took > soon {
 		t.Errorf("checked link was dropped after %v, want at once", took)
 	}
 }
@@ -240,9 +240,7 @@ func TestParallelBindsAreOne(t *testing.T) {
 	if len(seen) != 1 || made != 1 {
 		t.Errorf("50 parallel binds = %v, %d of them new, want one address and one new", seen, made)
 	}
-	if err := wantAccepts(tg, 1); err != nil {
-		t.Errorf("50 parallel binds: %v", err)
-	}
+	eventually(t, soon, func() error { return wantAccepts(tg, 1) })
 }
 
 // Parallel binds of a target that is not there all fail, and leave nothing.
@@ -267,15 +265,14 @@ func TestParallelBindsFailTogether(t *testing.T) {
 // A slow target delays nobody else's bind.
 func TestSlowCheckDelaysNobody(t *testing.T) {
 	t.Parallel()
-	s := start(t, flags{proxy: []string{"--dial-timeout", "4s"}})
+	s := start(t, flags{proxy: []string{"--dial-timeout", "8s"}})
 	slow := deaf(t)
 	done := s.bindLater(slow)
 	for range 5 {
-		start := time.Now()
 		s.bind(t, serve(t, echo).addr)
-		if took := time.Since(start); took > 2*time.Second {
-			t.Errorf("bind beside a slow one took %v", took)
-		}
+	}
+	if len(done) > 0 {
+		t.Error("binds beside a slow one took as long as that one")
 	}
 	if a := <-done; a.code() != "target_timeout" {
 		t.Errorf("bind of a deaf target = %v, want target_timeout", a)

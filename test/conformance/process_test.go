@@ -232,8 +232,9 @@ func command(t testing.TB, env []string, args ...string) result {
 	return result{cmd.ProcessState.ExitCode(), out.String(), errs.String()}
 }
 
-// environment returns the variables of a user who has set nothing but these.
+// environment returns the variables of a user who has set nothing but these. The
+// race detector would sleep for a second at the end of each process.
 func environment(t testing.TB, vars ...string) []string {
 	home := t.TempDir()
-	return append([]string{"HOME=" + home, "PATH=" + os.Getenv("PATH"), "TMPDIR=" + os.TempDir()}, vars...)
+	return append([]string{"HOME=" + home, "PATH=" + os.Getenv("PATH"), "TMPDIR=" + os.TempDir(), "GORACE=atexit_sleep_ms=10"}, vars...)
 }

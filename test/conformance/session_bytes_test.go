@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"sync"
 	"testing"
 	"time"
@@ -207,9 +208,11 @@ func TestCountersAreLive(t *testing.T) {
 // Silence is no reason to end a session, nor a binding that has one.
 func TestSilentSessionStays(t *testing.T) {
 	t.Parallel()
-	s := start(t, flags{router: []string{"--idle-timeout", "300ms", "--park", "200ms"}})
+	s := start(t, flags{})
 	b := s.bind(t, serve(t, echo).addr)
 	c := connect(t, b.Address)
+	wantEcho(t, c)
+	s.want(t, 200, "", http.MethodPatch, "/v1/bindings/"+b.ID, fields{"idle_timeout": "300ms"})
 	stays(t, 2*time.Second, func() error { return wantStatus(s.api+"/v1/bindings/"+b.ID, 200) })
 	wantEcho(t, c)
 	c.Close()

@@ -29,7 +29,7 @@ func TestRouterDrains(t *testing.T) {
 			s.want(t, 503, "draining", http.MethodPost, "/v1/bindings", fields{"target": serve(t, echo).addr})
 			s.want(t, 503, "draining", http.MethodPost, "/v1/bindings", fields{"target": tg.addr})
 			s.want(t, 200, "", http.MethodGet, "/livez", nil)
-			wantRefused(t, b.Address)
+			eventually(t, soon, func() error { return refused(b.Address) })
 			if got := s.sessions(t, ""); len(got) != 1 {
 				t.Errorf("sessions while draining = %+v, want one", got)
 			}
@@ -118,7 +118,7 @@ func TestSecondSignalExitsAtOnce(t *testing.T) {
 			p.signal(t, syscall.SIGTERM)
 			eventually(t, soon, func() error { return wantStatus(ready+"/readyz", 503) })
 			p.signal(t, syscall.SIGTERM)
-			if code := p.exit(t, 2*time.Second); code != 1 {
+			if code := p.exit(t, soon); code != 1 {
 				t.Errorf("exit status %d after the second signal, want 1", code)
 			}
 			wantReset(t, e.client, "client", 0)

@@ -52,6 +52,7 @@ func start(t testing.TB, f flags) *stack {
 	}, f.proxy...)
 	s.routerFlags = append([]string{
 		"--listen", loopback(first), "--state", routers, "--drain-timeout", "3s",
+		"--park", "30s", // a slow machine may take its time between a bind and the client
 		"--ports", fmt.Sprintf("%d-%d", s.low, s.high),
 	}, f.router...)
 	for _, proxy := range f.proxies {

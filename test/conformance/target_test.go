@@ -134,13 +134,20 @@ func connectFrom(t testing.TB, from, addr string) *net.TCPConn {
 // wantRefused fails the test unless nobody listens at addr.
 func wantRefused(t testing.TB, addr string) {
 	t.Helper()
+	if err := refused(addr); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func refused(addr string) error {
 	c, err := net.DialTimeout("tcp", addr, soon)
 	if err == nil {
 		c.Close()
 	}
 	if !errors.Is(err, syscall.ECONNREFUSED) {
-		t.Fatalf("connect to %s: %v, want %v", addr, err, syscall.ECONNREFUSED)
+		return fmt.Errorf("connect to %s: %v, want %v", addr, err, syscall.ECONNREFUSED)
 	}
+	return nil
 }
 
 // reset closes a connection with RST.
