@@ -193,6 +193,6 @@ type Usage struct {
 	BytesUp       uint64 // client → target, live
 	BytesDown     uint64
 	LastEnd       time.Time // end of the last session, by a clock that nobody sets; zero before the first
-	LastOK        time.Time // last session set-up that succeeded, as well; zero before the first
+	LastOK        time.Time // last session set-up that succeeded, by the same clock; zero before the first
 	LastError     *Failure  // latest session set-up that failed
 }

@@ -151,7 +151,7 @@ func (t *Tokens) Create(ctx context.Context, spec ohrouter.TokenSpec) (ohrouter.
 	case t.made <- struct{}{}:
 	default: // it is to look anyway
 	}
-	return ohrouter.NewToken{Token: made, Secret: secret}, nil
+	return ohrouter.NewToken{Token: e.snapshot(), Secret: secret}, nil
 }
 
 // fits returns why a new token cannot join the others.
@@ -193,9 +193,14 @@ func (t *Tokens) List() []ohrouter.Token {
 	return list
 }
 
-// snapshot returns what callers see of a token. It is called with mu held.
+// snapshot returns what callers see of a token, whose times are UTC; what it ends
+// by is a clock that nobody sets, until a restart. It is called with mu held.
 func (e *entry) snapshot() ohrouter.Token {
 	s := e.token
+	s.CreatedAt = s.CreatedAt.UTC()
+	if s.ExpiresAt != nil {
+		s.ExpiresAt = new(s.ExpiresAt.UTC())
+	}
 	if !e.usedAt.IsZero() {
 		s.LastUsedAt = new(e.usedAt.UTC())
 	}
@@ -222,7 +227,7 @@ func (t *Tokens) Token(id string) (token ohrouter.Token, valid bool) {
 func (t *Tokens) Revoke(ctx context.Context, id string) error {
 	t.change.Lock()
 	defer t.change.Unlock()
-	if err := t.Bar(id); err != nil {
+	if _, _, err := t.Bar(id); err != nil {
 		return err
 	}
 	if t.store != nil {
@@ -237,13 +242,13 @@ func (t *Tokens) Revoke(ctx context.Context, id string) error {
 }
 
 // Bar refuses a token from now on until a restart: the part of Revoke that waits
-// for no store.
-func (t *Tokens) Bar(id string) error {
+// for no store. It returns the token, and whether this call was the first.
+func (t *Tokens) Bar(id string) (token ohrouter.Token, first bool, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	e := t.byID[id]
 	if e == nil {
-		return ohrouter.Errorf(ohrouter.NotFound, "no token has the id %.40q", id)
+		return ohrouter.Token{}, false, ohrouter.Errorf(ohrouter.NotFound, "no token has the id %.40q", id)
 	}
 	now := time.Now()
 	admins := 0
@@ -253,10 +258,11 @@ func (t *Tokens) Bar(id string) error {
 		}
 	}
 	if e.token.Role == ohrouter.Admin && e.valid(now) && admins == 0 {
-		return ohrouter.Errorf(ohrouter.Conflict, "%s is the last valid token of an admin: create another one first, or nobody could", id)
+		return ohrouter.Token{}, false, ohrouter.Errorf(ohrouter.Conflict, "%s is the last valid token of an admin: create another one first, or nobody could", id)
 	}
+	first = !e.revoked
 	e.revoked = true
-	return nil
+	return e.snapshot(), first, nil
 }
 
 // Authenticate returns who shows a secret. Without one ("") that is anybody,

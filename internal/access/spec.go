@@ -33,7 +33,7 @@ const (
 // tokenOf returns the token that a spec describes, without its id. The error
 // has code [ohrouter.InvalidRequest].
 func tokenOf(spec ohrouter.TokenSpec, now time.Time) (ohrouter.Token, error) {
-	t := ohrouter.Token{Name: spec.Name, Role: spec.Role, CreatedAt: now.UTC()}
+	t := ohrouter.Token{Name: spec.Name, Role: spec.Role, CreatedAt: now}
 	t.Targets, t.Proxies = []string{}, []string{}
 	switch {
 	case strings.HasPrefix(spec.Name, prefix) || strings.HasPrefix(spec.Name, "ohe_"):
@@ -46,7 +46,7 @@ func tokenOf(spec ohrouter.TokenSpec, now time.Time) (ohrouter.Token, error) {
 		return t, invalid("ttl %s is not between 0s and %v", spec.TTL, maxTTL)
 	}
 	if spec.TTL > 0 {
-		t.ExpiresAt = new(now.Add(time.Duration(spec.TTL)).UTC())
+		t.ExpiresAt = new(now.Add(time.Duration(spec.TTL)))
 	}
 	if spec.Role == ohrouter.User {
 		grant, err := grantOf(spec)

@@ -25,6 +25,7 @@ type bindings struct {
 	created bool
 	err     error
 	bound   func(context.Context) // called by Bind, if not nil
+	ending  func()                // called by ReleaseOwned, if not nil
 
 	mu    sync.Mutex // guards what follows
 	spec  ohrouter.BindingSpec
@@ -74,6 +75,9 @@ func (f *bindings) Release(_ context.Context, id string, drain time.Duration) er
 }
 
 func (f *bindings) ReleaseOwned(_ context.Context, owner string) error {
+	if f.ending != nil {
+		f.ending()
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.ended = append(f.ended, owner)

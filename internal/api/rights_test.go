@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -406,5 +407,29 @@ func TestRevocationWaitsForNoDisk(t *testing.T) {
 	status, _, body := call(t, base, "DELETE /v1/tokens/"+made[1].ID, "", "Authorization", "Bearer "+made[0].Secret)
 	if status != 204 || asked != 1 {
 		t.Errorf("revoke = %d %s, and the store was asked %d times", status, body, asked)
+	}
+}
+
+// TestRevokedTwice has a call that revokes a token while another one does: both
+// have, and one of them is written down.
+func TestRevokedTwice(t *testing.T) {
+	h := newHolders(t)
+	var log bytes.Buffer
+	fake := oneBinding()
+	base := serve(t, handler(t, fake, h.guarded, func(c *Config) { c.Log = slog.New(slog.NewJSONHandler(&log, nil)) }))
+	revoke := func() {
+		if status, _, body := call(t, base, "DELETE /v1/tokens/"+h.id["user"], "", h.as("admin")...); status != 204 {
+			t.Errorf("revoke = %d %s, want 204", status, body)
+		}
+	}
+	var other atomic.Bool
+	fake.ending = func() {
+		if other.CompareAndSwap(false, true) {
+			revoke()
+		}
+	}
+	revoke()
+	if n := strings.Count(log.String(), "token revoked"); n != 1 {
+		t.Errorf("the log tells %d times of the revocation: %s", n, log.String())
 	}
 }

@@ -147,7 +147,7 @@ func (d *Dialer) Proxies() []ohrouter.Proxy {
 	list := make([]ohrouter.Proxy, 0, len(proxies))
 	for _, p := range proxies {
 		s := p.snapshot()
-		if s.SeenAt != nil {
+		if s.SeenAt != nil { // here, for probe measures by it
 			s.SeenAt = new(s.SeenAt.UTC())
 		}
 		list = append(list, s)

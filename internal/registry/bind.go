@@ -225,7 +225,7 @@ func (r *Registry) install(ctx context.Context, f *flight, b *binding, q *search
 		usage := r.cfg.Listeners.Usage(b.kept.ID)
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		if usage.SessionsTotal > 0 { // somebody knows the port: who had it before
+		if f.revoked || usage.SessionsTotal > 0 { // somebody may know the port: who had it before
 			r.rest(b, time.Now())
 		} else {
 			s.claim, s.kept, s.endedAt, s.restsUntil = before.claim(), nil, before.EndedAt, before.RestsUntil

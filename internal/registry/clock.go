@@ -12,20 +12,17 @@ type clock struct{ queue queue }
 // set makes b due at t, whether it was due before or not; the zero time means
 // never. It tells whether b is the first of all now.
 func (c *clock) set(b *binding, t time.Time) (first bool) {
-	// A time that was stored does not compare with others once the machine's
-	// clock has been set: here, each is so far from now.
-	if now := time.Now(); !t.IsZero() {
-		t = now.Add(t.Sub(now))
-	}
-	switch {
-	case t.IsZero():
+	if t.IsZero() {
 		c.remove(b)
 		return false
-	case b.index > 0:
-		b.due = t
+	}
+	// A time that was stored does not compare with others once the machine's
+	// clock has been set: here, each is so far from now.
+	now := time.Now()
+	b.due = now.Add(t.Sub(now))
+	if b.index > 0 {
 		heap.Fix(&c.queue, b.index-1)
-	default:
-		b.due = t
+	} else {
 		heap.Push(&c.queue, b)
 	}
 	return b.index == 1

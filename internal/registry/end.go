@@ -56,6 +56,12 @@ func (r *Registry) replace(ctx context.Context, b *binding, next *Stored) error 
 	adopt(next)
 	err := r.put(ctx, b.slot)
 	what := "the router's state store did not take the change of"
+	r.mu.Lock()
+	_, revoked := r.tokenOf(b.owner)
+	r.mu.Unlock()
+	if revoked != nil { // it is closed, and its end waits for this one's
+		return unknown(before.ID)
+	}
 	if err == nil {
 		what = "the router's listener did not take the change of"
 		err = r.cfg.Listeners.Open(r.snapshot(b))
@@ -97,6 +103,7 @@ func (r *Registry) ReleaseOwned(ctx context.Context, owner string) error {
 	var opened []string
 	for c, f := range r.flights {
 		if c.owner == owner && f.opened != "" {
+			f.revoked = true
 			opened = append(opened, f.opened)
 		}
 	}
@@ -107,11 +114,12 @@ func (r *Registry) ReleaseOwned(ctx context.Context, owner string) error {
 	var group errgroup.Group // without a limit: none waits until others are stored
 	for _, id := range ids {
 		group.Go(func() error {
+			r.cfg.Listeners.Close(done(), id) // at once: a change of it may be being stored
 			err := r.release(ctx, id, 0, "revoked")
-			if ohrouter.CodeOf(err) == ohrouter.NotFound {
-				err = nil // it has ended by itself
+			if code := ohrouter.CodeOf(err); code == ohrouter.NotFound || code == ohrouter.Draining {
+				err = nil // it has ended by itself, or does not survive a restart
 			}
-			r.cfg.Listeners.Close(done(), id) // which is under way: this waits for it
+			r.cfg.Listeners.Close(done(), id) // its end may be under way: this waits for it
 			return err
 		})
 	}

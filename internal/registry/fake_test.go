@@ -198,6 +198,7 @@ type memory struct {
 	closed  bool
 	fail    bool
 	slow    time.Duration // what Put takes
+	gate    chan struct{} // if set, Put takes one of it when it begins, and one before it ends
 }
 
 func (m *memory) Load(ctx context.Context) ([]registry.Record, error) {
@@ -208,8 +209,12 @@ func (m *memory) Load(ctx context.Context) ([]registry.Record, error) {
 
 func (m *memory) Put(ctx context.Context, r registry.Record) error {
 	m.mu.Lock()
-	slow := m.slow
+	slow, gate := m.slow, m.gate
 	m.mu.Unlock()
+	if gate != nil {
+		<-gate
+		<-gate
+	}
 	time.Sleep(slow)
 	m.mu.Lock()
 	defer m.mu.Unlock()

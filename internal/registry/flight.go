@@ -17,7 +17,8 @@ type flight struct {
 	// Guarded by Registry.mu.
 	proxy     string // the name that a new binding asks for
 	creates   bool   // there is to be a new binding
-	opened    string // its id, once it listens, until anybody can see it
+	opened    string // id of the new binding while it listens and nobody can see it yet
+	revoked   bool   // the opened one's sessions were cut, with its owner's token
 	waiting   int    // callers who want the result
 	abandoned bool   // cancelled: the result means nothing
 

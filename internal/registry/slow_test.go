@@ -27,6 +27,9 @@ func TestRevokedWhileStoring(t *testing.T) {
 		if n := w.listeners.listening(); n != 1 {
 			t.Fatalf("%d ports listen, want the one that is being stored", n)
 		}
+		var id string
+		w.listeners.set(func() { id = w.listeners.ports[20000] })
+		w.listeners.session(id, 1)
 		if err := o.revoke(w.Registry, "t-a"); err != nil {
 			t.Fatal(err)
 		}
@@ -35,6 +38,9 @@ func TestRevokedWhileStoring(t *testing.T) {
 		}
 		w.wantCode(<-bound, ohrouter.Unauthorized)
 		wait(time.Minute)
+		w.store.slowdown(0)
+		_, _, err := w.bind("db:2", func(s *ohrouter.BindingSpec) { s.Owner, s.Port = "t-b", 20000 })
+		w.wantCode(err, ohrouter.Conflict) // it rests
 		for port, rec := range w.store.copied().records {
 			if rec.Binding != nil {
 				t.Errorf("port %d is stored as that of %s", port, rec.Binding.ID)
@@ -60,6 +66,38 @@ func TestRevocationWaitsForNoDisk(t *testing.T) {
 		}
 		wait(time.Minute)
 	})
+}
+
+// TestRevokedWhileChanging revokes an owner whose binding is being changed. Who
+// waits for a mutex stops a bubble's clock: it has no bubble.
+func TestRevokedWhileChanging(t *testing.T) {
+	o := &fakeOwners{}
+	w := newWorld(t, func(c *registry.Config) { c.Owners = o })
+	b := w.mustBind("db:1", as("t-a"))
+	w.listeners.session(b.ID, 1)
+	gate := make(chan struct{})
+	w.store.mu.Lock()
+	w.store.gate = gate
+	w.store.mu.Unlock()
+	changed, revoked := make(chan error, 1), make(chan error, 1)
+	go func() {
+		_, err := w.Patch(context.Background(), b.ID, ohrouter.BindingPatch{MaxSessions: new(1)})
+		changed <- err
+	}()
+	gate <- struct{}{}
+	go func() { revoked <- o.revoke(w.Registry, "t-a") }()
+	for end := time.Now().Add(20 * time.Second); w.listeners.listens(b.Port) || w.listeners.Usage(b.ID).Sessions > 0; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Error("the port of a revoked owner listens, or its session stands, while a change of it is stored")
+			break
+		}
+	}
+	close(gate)
+	w.wantCode(<-changed, ohrouter.NotFound)
+	if err := <-revoked; err != nil || w.listeners.listens(b.Port) {
+		t.Errorf("ReleaseOwned() = %v, and the port listens: %v", err, w.listeners.listens(b.Port))
+	}
+	w.wantState(b.ID, "")
 }
 
 // TestReleasedWhileStopping has a release that is being stored when Run is told

@@ -41,7 +41,7 @@ func (o Options) Connect(to netip.AddrPort, talk Talk) (fd int, err error) {
 	}
 	if err == nil {
 		err = connect(fd, to)
-		if errors.Is(err, unix.EINPROGRESS) {
+		if err == nil || errors.Is(err, unix.EINPROGRESS) {
 			if !meetsItself(fd, to) {
 				return fd, nil
 			}

@@ -50,6 +50,7 @@ func TestBindingsSurviveCrash(t *testing.T) {
 		if took <= 2*time.Second {
 			break
 		}
+		t.Logf("all ports serve again %v after the start", took)
 		if tries == 0 {
 			t.Errorf("all ports serve again %v after the start, want at most 2 s", took)
 			break

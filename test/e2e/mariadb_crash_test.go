@@ -81,6 +81,7 @@ func routerKilled(t *testing.T, m *mariadb) {
 	}
 	took := works()
 	for tries := 2; tries > 0 && took > 2*time.Second; tries-- { // the machine may have had other work
+		t.Logf("a client works %v after the start of the next router", took)
 		began = p.killRouter()
 		took = works()
 	}

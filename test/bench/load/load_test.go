@@ -58,7 +58,7 @@ func TestDo(t *testing.T) {
 			}
 			marks, began := 0, time.Now()
 			r, err := Do(t.Context(), tt.job, func() { marks++ })
-			for err == nil && r.Elapsed > 2*tt.job.Window { // the machine stood still
+			for tries := 5; tries > 0 && err == nil && r.Elapsed > 2*tt.job.Window; tries-- { // the machine stood still
 				marks, began = 0, time.Now()
 				r, err = Do(t.Context(), tt.job, func() { marks++ })
 			}
