@@ -225,7 +225,9 @@ func (r *Registry) install(ctx context.Context, f *flight, b *binding, q *search
 		usage := r.cfg.Listeners.Usage(b.kept.ID)
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		if f.revoked || usage.SessionsTotal > 0 { // somebody may know the port: who had it before
+		// Somebody may know the port: who had it before. Where a revocation has
+		// closed it, nothing tells any more whether anybody has used it.
+		if ohrouter.CodeOf(err) == ohrouter.Unauthorized || usage.SessionsTotal > 0 {
 			r.rest(b, time.Now())
 		} else {
 			s.claim, s.kept, s.endedAt, s.restsUntil = before.claim(), nil, before.EndedAt, before.RestsUntil

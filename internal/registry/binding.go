@@ -41,7 +41,7 @@ type facts struct {
 	kept    *Stored
 	port    uint16
 	state   ohrouter.BindingState
-	usedAt  time.Time // the last bind call, or its end
+	usedAt  time.Time // the end of the last bind call, or its begin while it goes on
 	okAt    time.Time // the last check that succeeded; zero before the first
 	check   *ohrouter.Check
 	failure *ohrouter.Failure // the last check that failed

@@ -59,7 +59,7 @@ func (r *Registry) replace(ctx context.Context, b *binding, next *Stored) error 
 	r.mu.Lock()
 	_, revoked := r.tokenOf(b.owner)
 	r.mu.Unlock()
-	if revoked != nil { // it is closed, and its end waits for this one's
+	if revoked != nil { // its port is closed already, and who ends it waits for op
 		return unknown(before.ID)
 	}
 	if err == nil {
@@ -100,24 +100,19 @@ func (r *Registry) ReleaseOwned(ctx context.Context, owner string) error {
 			ids = append(ids, id)
 		}
 	}
-	var opened []string
 	for c, f := range r.flights {
 		if c.owner == owner && f.opened != "" {
-			f.revoked = true
-			opened = append(opened, f.opened)
+			ids = append(ids, f.opened) // its bind fails once the store has answered
 		}
 	}
 	r.mu.Unlock()
-	for _, id := range opened {
-		r.cfg.Listeners.Close(done(), id) // its bind fails once the store has answered
-	}
 	var group errgroup.Group // without a limit: none waits until others are stored
 	for _, id := range ids {
 		group.Go(func() error {
 			r.cfg.Listeners.Close(done(), id) // at once: a change of it may be being stored
 			err := r.release(ctx, id, 0, "revoked")
 			if code := ohrouter.CodeOf(err); code == ohrouter.NotFound || code == ohrouter.Draining {
-				err = nil // it has ended by itself, or does not survive a restart
+				err = nil // it has ended by itself, is never seen, or does not survive a restart
 			}
 			r.cfg.Listeners.Close(done(), id) // its end may be under way: this waits for it
 			return err

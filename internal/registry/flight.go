@@ -18,7 +18,6 @@ type flight struct {
 	proxy     string // the name that a new binding asks for
 	creates   bool   // there is to be a new binding
 	opened    string // id of the new binding while it listens and nobody can see it yet
-	revoked   bool   // the opened one's sessions were cut, with its owner's token
 	waiting   int    // callers who want the result
 	abandoned bool   // cancelled: the result means nothing
 

@@ -36,8 +36,8 @@ type Store struct {
 	quit   chan struct{} // closed by Close
 	over   chan struct{} // closed when run has ended
 	close  func() error
-	broken error // why db cannot be used any more; run's alone until over is closed
-	last   atomic.Pointer[error]
+	broken error                 // why db cannot be used any more; run's alone until over is closed
+	last   atomic.Pointer[error] // what the last write of ports returned
 }
 
 // write is a record to put, or a port to forget.
