@@ -80,7 +80,7 @@ func (a *api) addBindings(h huma.API) {
 	patch.Summary = "Change a binding"
 	patch.Description = "Each field that is given replaces the binding's; one that is absent, null or an empty string stays " +
 		"as it is. Open sessions go on. Target, proxy and port cannot be changed: release the binding and bind anew."
-	patch.Responses = problems(h, ohrouter.InvalidRequest, ohrouter.NotFound, ohrouter.Conflict, ohrouter.Internal)
+	patch.Responses = problems(h, ohrouter.InvalidRequest, ohrouter.NotFound, ohrouter.Conflict, ohrouter.Draining, ohrouter.Internal)
 	bodyProblems(patch.Responses, maxBody)
 	huma.Register(h, patch, a.patch)
 
@@ -88,7 +88,7 @@ func (a *api) addBindings(h huma.API) {
 	release.Summary = "Release a binding"
 	release.Description = "Stops listening and answers at once. Sessions may finish within `drain`; what is left is reset. " +
 		"The target can be bound anew meanwhile, on another port."
-	release.Responses = problems(h, ohrouter.InvalidRequest, ohrouter.NotFound, ohrouter.Internal)
+	release.Responses = problems(h, ohrouter.InvalidRequest, ohrouter.NotFound, ohrouter.Draining, ohrouter.Internal)
 	huma.Register(h, release, a.release)
 }
 
